@@ -1,0 +1,297 @@
+"""The documented counter-walk, made safe: an integer that one action raises and the other lowers.
+
+This is the file to imitate for a new environment: a model with one pure batched transition, a scalar environment
+that walks the tables enumerated from it, and a vector environment that calls it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from tokenwalk.envs.lanes import MASK, Lanes, check_seed, episode_stream, random_key, uniform
+from tokenwalk.envs.tabular import enumerate_transitions
+from tokenwalk.envs.transition import (
+    BoolArray,
+    EpisodeEndedError,
+    FloatArray,
+    IntArray,
+    Transition,
+    check_action,
+    check_actions,
+    check_num_envs,
+    check_render_mode,
+    check_time_limit,
+    sample_outcomes,
+)
+
+ADD, SUBTRACT = 0, 1
+
+
+@dataclass(frozen=True)
+class CounterWalkModel:
+    """The walk as a finite model: S = ``n_states``, A = 2, K = 2 if ``slip`` > 0 else 1 (outcome 1: the opposite happens).
+
+    Raises:
+        ValueError: fewer than 2 states, ``start`` or ``goal`` outside them, ``slip`` outside [0, 1), or a walk that
+            starts on the goal that ends it.
+    """
+
+    n_states: int = 3
+    start: int = 0
+    goal: int = 1
+    slip: float = 0.0
+    terminate_at_goal: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low in (("n_states", 2), ("start", 0), ("goal", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+                raise ValueError(f"{name} is {value!r}: give an integer of {low} or more")
+            if name != "n_states" and value >= self.n_states:
+                raise ValueError(f"{name} is {value}: give a state from 0 to {self.n_states - 1}, or raise n_states")
+        if isinstance(self.slip, bool) or not isinstance(self.slip, (int, float)) or not 0 <= self.slip < 1:
+            raise ValueError(f"slip is {self.slip!r}: give a probability of at least 0 and below 1")
+        if not isinstance(self.terminate_at_goal, bool):
+            raise ValueError(f"terminate_at_goal is {self.terminate_at_goal!r}: give True or False")
+        if self.terminate_at_goal and self.start == self.goal:
+            raise ValueError(f"start and goal are both {self.start}: the walk would end before its first step")
+
+    @property
+    def n_actions(self) -> int:
+        """Return 2: add and subtract."""
+        return 2
+
+    @property
+    def n_outcomes(self) -> int:
+        """Return 1 where nothing is random, else 2."""
+        return 2 if self.slip > 0 else 1
+
+    @property
+    def start_distribution(self) -> FloatArray:
+        """Return a one at the start, [S]."""
+        return np.eye(self.n_states)[self.start]
+
+    def transition(self, state: IntArray, action: IntArray, outcome: IntArray | int) -> Transition:
+        """Return the step of B lanes: ``state`` [B] in 0..S-1, ``action`` [B] in 0..1, ``outcome`` [B] (1: slipped)."""
+        moved = (action ^ outcome) if self.n_outcomes > 1 else action
+        next_state = np.minimum(np.maximum(state + 1 - 2 * moved, 0), self.n_states - 1)
+        at_goal = next_state == self.goal
+        gold = at_goal * 2.0 - 1.0
+        terminated = at_goal if self.terminate_at_goal else np.zeros(at_goal.shape, dtype=np.bool_)
+        return Transition(next_state, terminated, {"gold": gold})
+
+    def outcome_probability(self, state: IntArray, action: IntArray) -> FloatArray:  # noqa: ARG002 - slips everywhere alike
+        """Return [B, K]: 1 - slip for the action taken, slip for its opposite."""
+        row = np.array([1 - self.slip, self.slip] if self.n_outcomes > 1 else [1.0])
+        return np.broadcast_to(row, (len(state), len(row)))
+
+
+class CounterWalkEnv(gym.Env[np.int64, np.int64]):
+    """The counter-walk of the user's document, with walls where the original left its table.
+
+    ## Description
+    A counter starts at ``start`` and is raised or lowered by one; walls stop it at 0 and at ``n_states - 1``.
+    The reward pays for being at ``goal``.
+
+    ## Action Space
+    ``Discrete(2)``: 0 adds one, 1 takes one away. With probability ``slip`` the opposite happens.
+
+    ## Observation Space
+    ``Discrete(n_states)``: the counter.
+
+    ## Starting State
+    ``start``, always.
+
+    ## Reward
+    +1 where the next state is ``goal``, -1 elsewhere (no unit). Range [-1, 1].
+
+    ## Episode End
+    *Termination*: on arrival at ``goal`` if ``terminate_at_goal``, else never.
+    *Truncation*: after 100 steps (``CounterWalk-v0``) or 1,000 (``CounterWalkLong-v0``), by Gymnasium's TimeLimit.
+
+    ## Information
+    ``reset`` and ``step`` return an empty dictionary.
+
+    ## Optimal return
+    ``CounterWalk-v0``: 0 over its 100 steps (+1 and -1 in turn); with discount 0.9 the optimal values are
+    V(0) = V(2) = 10/19 and V(1) = -10/19, because V(0) = 1 + 0.9 V(1) and V(1) = -1 + 0.9 V(0).
+    ``CounterWalkLong-v0``: -98 (99 steps at -1, then +1).
+
+    ## Arguments
+    ``n_states=3, start=0, goal=1, slip=0.0, terminate_at_goal=False``; ``render_mode="ansi"`` draws the line of
+    states, the counter in brackets, the goal starred.
+
+    ## References
+    The counter of the second document that tokenwalk started from; as listed there the state is not bounded.
+
+    ## Version History
+    v0: first version.
+
+    Raises:
+        InvalidActionError: ``step`` with an action that is not 0 or 1; the state is unchanged.
+        EpisodeEndedError: ``step`` before ``reset`` or after termination; the state is unchanged.
+    """
+
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's own form
+
+    def __init__(
+        self,
+        n_states: int = 3,
+        start: int = 0,
+        goal: int = 1,
+        slip: float = 0.0,
+        terminate_at_goal: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        self.model = CounterWalkModel(n_states, start, goal, slip, terminate_at_goal)
+        self.render_mode = check_render_mode(render_mode)
+        self.observation_space = gym.spaces.Discrete(n_states)
+        self.action_space = gym.spaces.Discrete(2)
+        tables = enumerate_transitions(self.model)
+        # rows[state][action][outcome] is exactly what step returns: one look-up, no arithmetic to disagree with.
+        self._rows = [
+            [
+                [
+                    (int(tables.next_state[s, a, k]), float(tables.rewards["gold"][s, a, k]), bool(tables.terminated[s, a, k]))
+                    for k in range(self.model.n_outcomes)
+                ]
+                for a in range(2)
+            ]
+            for s in range(n_states)
+        ]
+        self._random = self.model.n_outcomes > 1
+        self._key: int | None = None
+        self._episode = 0
+        self._stream = 0
+        self._time = 0
+        self._state = start
+        self._row: list[list[tuple[int, float, bool]]] | None = None  # None: reset is needed
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:  # type: ignore[override]
+        """Start an episode; a ``seed`` starts the count of episodes anew. ``options`` are not used."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._key, self._episode = check_seed(seed) & MASK, 0
+        elif self._key is None:
+            self._key = random_key(self.np_random)
+        else:
+            self._episode += 1
+        self._stream, self._time = episode_stream(self._key, self._episode), 0
+        self._state = self.model.start
+        self._row = self._rows[self._state]
+        return self._state, {}
+
+    def step(self, action: Any) -> tuple[int, float, bool, bool, dict[str, Any]]:  # type: ignore[override]
+        """Move the counter: (observation, reward, terminated, False, {})."""
+        row = self._row
+        if row is None:
+            raise EpisodeEndedError("the episode has ended or was never started: call reset() before step()")
+        if type(action) is not int or not 0 <= action < 2:
+            action = check_action(action, 2)
+        outcome = 0
+        if self._random:
+            self._time += 1
+            outcome = int(uniform(self._stream, self._time) >= 1 - self.model.slip)
+        state, reward, terminated = row[action][outcome]
+        self._state = state
+        self._row = None if terminated else self._rows[state]
+        return state, reward, terminated, False, {}
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """Return the line of states as text (``render_mode="ansi"``), else None with Gymnasium's warning."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs render_mode='ansi': give it to gym.make")
+            return None
+        return draw_line(self._state, self.model)
+
+
+class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
+    """B counter-walks stepped as one: lane i is, step for step, a ``CounterWalkEnv`` with the seed ``seed + i``.
+
+    Autoreset is SAME_STEP: a lane that ends is reset in the same step; its last observation is in
+    ``info["final_obs"]`` under the mask ``info["_final_obs"]``, as with Gymnasium's SyncVectorEnv.
+
+    Args:
+        num_envs: B, the number of lanes.
+        max_episode_steps: steps after which a lane is truncated; None (or -1, as in ``gym.make``) never.
+        n_states, start, goal, slip, terminate_at_goal, render_mode: as for ``CounterWalkEnv``.
+
+    Raises:
+        ValueError: arguments out of range. InvalidActionError and EpisodeEndedError from ``step``, state unchanged.
+    """
+
+    metadata = {"render_modes": ["ansi"], "render_fps": 4, "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        n_states: int = 3,
+        start: int = 0,
+        goal: int = 1,
+        slip: float = 0.0,
+        terminate_at_goal: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = CounterWalkModel(n_states, start, goal, slip, terminate_at_goal)
+        self.num_envs = check_num_envs(num_envs)
+        self.max_episode_steps = check_time_limit(max_episode_steps)
+        self.render_mode = check_render_mode(render_mode)
+        self.single_observation_space = gym.spaces.Discrete(n_states)
+        self.single_action_space = gym.spaces.Discrete(2)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._lanes = Lanes(num_envs, self.max_episode_steps)
+        self._state = np.full(num_envs, start, dtype=np.int64)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None  # noqa: ARG002
+    ) -> tuple[IntArray, dict[str, Any]]:
+        """Start an episode in every lane: (observations int64 [B], {}). ``options`` are not used."""
+        super().reset(seed=seed if seed is None or isinstance(seed, int) else next((s for s in seed if s is not None), None))
+        self._lanes.reset(seed, self.np_random)
+        self._state = np.full(self.num_envs, self.model.start, dtype=np.int64)
+        return self._state.copy(), {}
+
+    def step(self, actions: Any) -> tuple[IntArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+        """Move every counter: (observations int64 [B], rewards float64 [B], terminated [B], truncated [B], info)."""
+        lanes, model = self._lanes, self.model
+        if not lanes.started:
+            raise EpisodeEndedError("the lanes were never started: call reset() before step()")
+        actions = check_actions(actions, self.num_envs, 2)
+        truncated = lanes.tick()
+        outcome: IntArray | int = 0
+        if model.n_outcomes > 1:
+            outcome = sample_outcomes(model.outcome_probability(self._state, actions), lanes.draw())
+        state, terminated, rewards = model.transition(self._state, actions, outcome)
+        info: dict[str, Any] = {}
+        if terminated.any() or truncated.any():
+            ended = terminated | truncated
+            final = np.full(self.num_envs, None, dtype=object)
+            final[ended] = state[ended]
+            info = {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
+            lanes.restart(ended)
+            state[ended] = model.start
+        self._state = state
+        return state.copy(), rewards["gold"], terminated, truncated, info
+
+    def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """Return each lane's line of states (``render_mode="ansi"``), else None."""
+        if self.render_mode is None:
+            return None
+        return tuple(draw_line(int(state), self.model) for state in self._state)
+
+
+def draw_line(state: int, model: CounterWalkModel) -> str:
+    """Return the line of states around ``state``, at most 21 of them: the counter in brackets, the goal starred."""
+    first = max(0, min(state - 10, model.n_states - 21))
+    last = min(model.n_states, first + 21)
+    cells = [f"{s}*" if s == model.goal else f"{s}" for s in range(first, last)]
+    cells[state - first] = f"[{cells[state - first]}]"
+    return ("... " if first else "") + " ".join(cells) + (" ..." if last < model.n_states else "")

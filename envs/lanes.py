@@ -1,0 +1,126 @@
+"""Random draws for one lane or many: a counter-based generator keyed by lane, episode and time.
+
+A draw is a pure function of (key, episode, time), so lane i of many draws exactly what a single environment
+with the same key draws, in whatever order lanes end and start. The generator is SplitMix64 (Steele, Lea and
+Flood 2014, "Fast splittable pseudorandom number generators"), whose state is a counter. Every function takes
+Python integers (one lane) or uint64 arrays (many): the same text serves both.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+UInt64Array = npt.NDArray[np.uint64]
+Word = TypeVar("Word", int, UInt64Array)  # 64 bits without sign
+
+MASK = 0xFFFFFFFFFFFFFFFF
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd
+_EPISODE = 0xD1342543DE82EF95  # another odd constant, so that episodes and times step differently
+
+
+def mix(word: Word) -> Word:
+    """Return SplitMix64's finaliser of ``word``: a bijection on 64 bits that changes half of them."""
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & MASK
+    return word ^ (word >> 31)
+
+
+def episode_stream(key: Word, episode: Word) -> Word:
+    """Return the 64-bit seed of one episode's draws; ``key`` is the lane's seed, ``episode`` counts from 0."""
+    return mix((mix((key + _GOLDEN) & MASK) + episode * _EPISODE) & MASK)
+
+
+@overload
+def uniform(stream: int, time: int) -> float: ...
+@overload
+def uniform(stream: UInt64Array, time: UInt64Array) -> npt.NDArray[np.float64]: ...
+def uniform(stream: Word, time: Word) -> float | npt.NDArray[np.float64]:
+    """Return draws in [0, 1) with 53 bits: time 0 belongs to the reset, time t to the t-th step."""
+    return (mix((stream + (time + 1) * _GOLDEN) & MASK) >> 11) * 2.0**-53
+
+
+def check_seed(seed: object) -> int:
+    """Return ``seed`` as an int. Raises ValueError if it is negative or no integer."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed {seed!r} is not accepted: give an integer of 0 or more, or None for a random one")
+    return int(seed)
+
+
+def random_key(rng: np.random.Generator) -> int:
+    """Return a key for a lane that was given no seed."""
+    return int(rng.integers(0, MASK, dtype=np.uint64, endpoint=True))
+
+
+class Lanes:
+    """Keys, episodes and clocks of B lanes that end and restart one by one.
+
+    Lane i of ``reset(seed=s)`` has the key ``s + i``, because Gymnasium's own vector environments seed their i-th
+    environment with ``s + i``; a reset without a seed starts the lane's next episode under the same key.
+
+    Args:
+        num_envs: B.
+        limit: steps after which a lane is truncated, or None.
+    """
+
+    def __init__(self, num_envs: int, limit: int | None) -> None:
+        self.num_envs = num_envs
+        self.limit = limit
+        self.now = 0  # steps since the last reset of all lanes
+        self._key: UInt64Array | None = None
+        self._episode = np.zeros(num_envs, dtype=np.uint64)
+        self._stream = np.zeros(num_envs, dtype=np.uint64)
+        self._begun = np.zeros(num_envs, dtype=np.int64)  # value of `now` at which each lane's episode began
+        self._next_truncation: int | None = limit
+
+    @property
+    def started(self) -> bool:
+        """Return whether ``reset`` was called."""
+        return self._key is not None
+
+    @property
+    def elapsed(self) -> npt.NDArray[np.int64]:
+        """Return the steps taken in each lane's episode, int64 [B]."""
+        return self.now - self._begun
+
+    def reset(self, seed: int | Sequence[int | None] | None, rng: np.random.Generator) -> None:
+        """Start an episode in every lane. Raises ValueError for a bad seed or a list of another length than B."""
+        seeds: list[int | None]
+        if seed is None or isinstance(seed, (int, np.integer)):
+            seeds = [None if seed is None else check_seed(seed) + lane for lane in range(self.num_envs)]
+        else:
+            seeds = [None if one is None else check_seed(one) for one in seed]
+            if len(seeds) != self.num_envs:
+                raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments: give one each, or one integer")
+        if self._key is None:
+            self._key = np.array([random_key(rng) if one is None else one & MASK for one in seeds], dtype=np.uint64)
+            self._episode[:] = 0
+        else:
+            given = np.array([one is not None for one in seeds], dtype=np.bool_)
+            self._key[given] = np.array([one & MASK for one in seeds if one is not None], dtype=np.uint64)
+            self._episode = np.where(given, np.uint64(0), self._episode + np.uint64(1))
+        self.now = 0
+        self._begun[:] = 0
+        self._next_truncation = self.limit
+        self._stream = episode_stream(self._key, self._episode)
+
+    def tick(self) -> npt.NDArray[np.bool_]:
+        """Count one step of every lane and return which are at the limit, bool [B]."""
+        self.now += 1
+        if self._next_truncation is None or self.now < self._next_truncation:
+            return np.zeros(self.num_envs, dtype=np.bool_)  # the usual case costs no pass over the lanes
+        return np.asarray(self.elapsed >= self.limit)
+
+    def restart(self, ended: npt.NDArray[np.bool_]) -> None:
+        """Start the next episode of the lanes that ``ended``, bool [B]."""
+        assert self._key is not None
+        self._episode[ended] += np.uint64(1)
+        self._stream[ended] = episode_stream(self._key[ended], self._episode[ended])
+        self._begun[ended] = self.now
+        if self.limit is not None:
+            self._next_truncation = int(self._begun.min()) + self.limit
+
+    def draw(self) -> npt.NDArray[np.float64]:
+        """Return the draws in [0, 1) of the step just counted (or of the reset, before any step), float64 [B]."""
+        return uniform(self._stream, self.elapsed.astype(np.uint64))

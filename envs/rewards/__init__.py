@@ -1,0 +1,1 @@
+"""Reward mechanisms: one file each, formulas only."""

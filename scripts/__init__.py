@@ -1,0 +1,1 @@
+"""What runs: one thin file per subcommand of ``tokenwalk``."""

@@ -6,8 +6,8 @@ Flood 2014, "Fast splittable pseudorandom number generators"), whose state is a 
 Python integers (one lane) or uint64 arrays (many): the same text serves both.
 """
 
-from collections.abc import Sequence
-from typing import TypeVar, overload
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,18 @@ _EPISODE = 0xD1342543DE82EF95  # another odd constant, so that episodes and time
 
 def mix(word: Word) -> Word:
     """Return SplitMix64's finaliser of ``word``: a bijection on 64 bits that changes half of them."""
-    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & MASK
-    return word ^ (word >> 31)
+    bits: Any = word  # numpy's types do not follow uint64 through operations with Python integers
+    bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & MASK
+    mixed: Word = bits ^ (bits >> 31)
+    return mixed
 
 
 def episode_stream(key: Word, episode: Word) -> Word:
     """Return the 64-bit seed of one episode's draws; ``key`` is the lane's seed, ``episode`` counts from 0."""
-    return mix((mix((key + _GOLDEN) & MASK) + episode * _EPISODE) & MASK)
+    lane: Any = mix(cast(Any, (key + _GOLDEN) & MASK))
+    stream: Word = mix((lane + episode * _EPISODE) & MASK)
+    return stream
 
 
 @overload
@@ -38,14 +42,37 @@ def uniform(stream: int, time: int) -> float: ...
 def uniform(stream: UInt64Array, time: UInt64Array) -> npt.NDArray[np.float64]: ...
 def uniform(stream: Word, time: Word) -> float | npt.NDArray[np.float64]:
     """Return draws in [0, 1) with 53 bits: time 0 belongs to the reset, time t to the t-th step."""
-    return (mix((stream + (time + 1) * _GOLDEN) & MASK) >> 11) * 2.0**-53
+    counter: Any = (stream + (time + 1) * _GOLDEN) & MASK
+    draws: float | npt.NDArray[np.float64] = (mix(counter) >> 11) * 2.0**-53
+    return draws
 
 
 def check_seed(seed: object) -> int:
     """Return ``seed`` as an int. Raises ValueError if it is negative or no integer."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed {seed!r} is not accepted: give an integer of 0 or more, or None for a random one")
+        raise ValueError(
+            f"seed {seed!r} is not accepted: give an integer of 0 or more, or None for a random one"
+        )
     return int(seed)
+
+
+def lane_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    """Return each lane's seed, None where it has none: lane i of an integer ``seed`` has ``seed + i``.
+
+    Gymnasium's own vector environments seed their i-th environment so.
+
+    Raises:
+        ValueError: a seed that is negative or no integer, or a list of another length than ``num_envs``.
+    """
+    if seed is None:
+        return [None] * num_envs
+    if isinstance(seed, (str, bytes)) or not isinstance(seed, Iterable):
+        first = check_seed(seed)
+        return [first + lane for lane in range(num_envs)]
+    seeds = [None if one is None else check_seed(one) for one in seed]
+    if len(seeds) != num_envs:
+        raise ValueError(f"{len(seeds)} seeds for {num_envs} environments: give one each, or one integer")
+    return seeds
 
 
 def random_key(rng: np.random.Generator) -> int:
@@ -56,8 +83,7 @@ def random_key(rng: np.random.Generator) -> int:
 class Lanes:
     """Keys, episodes and clocks of B lanes that end and restart one by one.
 
-    Lane i of ``reset(seed=s)`` has the key ``s + i``, because Gymnasium's own vector environments seed their i-th
-    environment with ``s + i``; a reset without a seed starts the lane's next episode under the same key.
+    A lane's key is its seed; a reset without a seed starts the lane's next episode under the same key.
 
     Args:
         num_envs: B.
@@ -84,17 +110,12 @@ class Lanes:
         """Return the steps taken in each lane's episode, int64 [B]."""
         return self.now - self._begun
 
-    def reset(self, seed: int | Sequence[int | None] | None, rng: np.random.Generator) -> None:
-        """Start an episode in every lane. Raises ValueError for a bad seed or a list of another length than B."""
-        seeds: list[int | None]
-        if seed is None or isinstance(seed, (int, np.integer)):
-            seeds = [None if seed is None else check_seed(seed) + lane for lane in range(self.num_envs)]
-        else:
-            seeds = [None if one is None else check_seed(one) for one in seed]
-            if len(seeds) != self.num_envs:
-                raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments: give one each, or one integer")
+    def reset(self, seeds: Sequence[int | None], rng: np.random.Generator) -> None:
+        """Start an episode in every lane; ``rng`` gives the keys of lanes that never had a seed."""
         if self._key is None:
-            self._key = np.array([random_key(rng) if one is None else one & MASK for one in seeds], dtype=np.uint64)
+            self._key = np.array(
+                [random_key(rng) if one is None else one & MASK for one in seeds], dtype=np.uint64
+            )
             self._episode[:] = 0
         else:
             given = np.array([one is not None for one in seeds], dtype=np.bool_)
@@ -108,7 +129,7 @@ class Lanes:
     def tick(self) -> npt.NDArray[np.bool_]:
         """Count one step of every lane and return which are at the limit, bool [B]."""
         self.now += 1
-        if self._next_truncation is None or self.now < self._next_truncation:
+        if self.limit is None or self._next_truncation is None or self.now < self._next_truncation:
             return np.zeros(self.num_envs, dtype=np.bool_)  # the usual case costs no pass over the lanes
         return np.asarray(self.elapsed >= self.limit)
 

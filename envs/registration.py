@@ -28,7 +28,16 @@ class Row:
         return f"{NAMESPACE}/{self.name}"
 
 
+def _token_row(name: str, task: str) -> Row:
+    """Return the row of a token task: its horizon is part of it, so there is no limit and no discount."""
+    scalar, vector = "tokenwalk.envs.token_generation", "tokenwalk.envs.token_vector"
+    return Row(
+        name, f"{scalar}:TokenGenerationEnv", f"{vector}:TokenGenerationVectorEnv", 1.0, kwargs={"task": task}
+    )
+
+
 _WALK = "tokenwalk.envs.counter_walk"
+_TASKS = ("Keyword", "Password", "Brackets", "Arithmetic", "Lexicon", "LengthBias", "Flattery", "Delayed")
 TABLE = (
     Row("CounterWalk-v0", f"{_WALK}:CounterWalkEnv", f"{_WALK}:CounterWalkVectorEnv", 0.9, 100),
     Row(
@@ -39,6 +48,8 @@ TABLE = (
         1000,
         {"n_states": 101, "goal": 100, "terminate_at_goal": True},
     ),
+    _token_row("TokenGeneration-v0", "Keyword"),
+    *(_token_row(f"{task}-v0", task) for task in _TASKS),
 )
 DEFAULT_DISCOUNT = 0.99
 
@@ -72,7 +83,7 @@ def resolve_id(name: str) -> str:
     Raises:
         ValueError: no such environment; the message names the nearest.
     """
-    for candidate in (name, f"{NAMESPACE}/{name}"):
+    for candidate in (f"{NAMESPACE}/{name}", name):
         if candidate in gym.registry:
             return candidate
         versions = [spec for spec in gym.registry.values() if _name_without_version(spec) == candidate]

@@ -20,7 +20,15 @@ from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray, Transitio
 
 MAX_ENTRIES = 20_000_000  # S * A * K; some 500 MB of tables
 # Wrappers that neither change what the agent sees nor what it is paid.
-_TRANSPARENT = (HumanRendering, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics, RecordVideo, RenderCollection, TimeLimit)
+_TRANSPARENT = (
+    HumanRendering,
+    OrderEnforcing,
+    PassiveEnvChecker,
+    RecordEpisodeStatistics,
+    RecordVideo,
+    RenderCollection,
+    TimeLimit,
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,9 @@ class TabularMDP:
 
     def __post_init__(self) -> None:
         if self.next_state.ndim != 3 or 0 in self.next_state.shape:
-            raise ValueError(f"next_state has shape {self.next_state.shape}: give [S, A, K] with at least one of each")
+            raise ValueError(
+                f"next_state has shape {self.next_state.shape}: give [S, A, K] with at least one of each"
+            )
         s, a, k = self.next_state.shape
         expected: list[tuple[str, Any, tuple[int, ...]]] = [
             ("probability", self.probability, (s, a, k)),
@@ -74,24 +84,35 @@ class TabularMDP:
             if "rewards" in name and not np.isfinite(table).all():
                 raise ValueError(f"{name} holds a value that is not finite")
         if self.next_state.min() < 0 or self.next_state.max() >= s:
-            raise ValueError(f"next_state leaves the states 0 to {s - 1}: it spans {self.next_state.min()} to {self.next_state.max()}")
+            raise ValueError(
+                f"next_state leaves the states 0 to {s - 1}: it spans {self.next_state.min()} to {self.next_state.max()}"
+            )
         if not self.rewards:
             raise ValueError("rewards is empty: name at least one channel")
         if unknown := set(self.last_rewards) - set(self.rewards):
-            raise ValueError(f"last_rewards names {sorted(unknown)}, which rewards does not: it has {sorted(self.rewards)}")
-        for name, sums in (("probability", self.probability.sum(axis=2)), ("start", self.start.sum(keepdims=True))):
+            raise ValueError(
+                f"last_rewards names {sorted(unknown)}, which rewards does not: it has {sorted(self.rewards)}"
+            )
+        for name, sums in (
+            ("probability", self.probability.sum(axis=2)),
+            ("start", self.start.sum(keepdims=True)),
+        ):
             if not np.allclose(sums, 1.0, rtol=0, atol=1e-9):
                 raise ValueError(f"{name} sums to {sums.ravel()[np.abs(sums - 1).argmax()]}, not to 1")
         if (self.probability < 0).any() or (self.start < 0).any():
             raise ValueError("a probability is negative")
         if not self.available.any(axis=1).all():
-            raise ValueError(f"state {int(np.flatnonzero(~self.available.any(axis=1))[0])} has no available action")
+            raise ValueError(
+                f"state {int(np.flatnonzero(~self.available.any(axis=1))[0])} has no available action"
+            )
         with np.errstate(invalid="ignore"):
             mass = np.where(self.available, np.exp(self.log_reference), 0.0).sum(axis=1)
         if not np.allclose(mass, 1.0, rtol=0, atol=1e-9):
-            raise ValueError(f"the reference policy of state {int(np.abs(mass - 1).argmax())} does not sum to 1 over its available actions")
-        if self.horizon is not None and self.horizon < 1:
-            raise ValueError(f"horizon is {self.horizon}: give 1 or more, or None")
+            raise ValueError(
+                f"the reference policy of state {int(np.abs(mass - 1).argmax())} does not sum to 1 over what is available"
+            )
+        if self.horizon is not None and (not isinstance(self.horizon, (int, np.integer)) or self.horizon < 1):
+            raise ValueError(f"horizon is {self.horizon!r}: give an integer of 1 or more, or None")
 
     @property
     def n_states(self) -> int:
@@ -117,7 +138,9 @@ class TabularMDP:
             ValueError: no weights, a weight that is not finite, or a channel that the process does not have.
         """
         if unknown := [name for name in weights if name not in self.rewards]:
-            raise ValueError(f"no reward channel is called {unknown[0]!r}: there are {', '.join(sorted(self.rewards))}")
+            raise ValueError(
+                f"no reward channel is called {unknown[0]!r}: there are {', '.join(sorted(self.rewards))}"
+            )
         if not weights or not np.isfinite(list(weights.values())).all():
             raise ValueError(f"weights are {dict(weights)}: give at least one channel a finite weight")
         per_step, last = np.zeros(self.next_state.shape), np.zeros(self.available.shape)
@@ -185,7 +208,10 @@ def tabular_mdp(env: gym.Env[Any, Any], max_entries: int = MAX_ENTRIES) -> Tabul
         tables = enumerate_transitions(inner.model, max_entries)
         start = inner.model.start_distribution
     elif hasattr(inner, "P") and hasattr(inner, "initial_state_distrib"):
-        tables, start = _toy_text_tables(inner, max_entries), np.asarray(inner.initial_state_distrib, dtype=np.float64)
+        tables, start = (
+            _toy_text_tables(inner, max_entries),
+            np.asarray(inner.initial_state_distrib, dtype=np.float64),
+        )
     else:
         raise ValueError(
             f"{inner} has no tables: it needs a finite model as in tokenwalk.envs.counter_walk, or toy-text's P "
@@ -224,7 +250,9 @@ def _time_limit(env: gym.Env[Any, Any]) -> int | None:
 def _toy_text_tables(env: Any, max_entries: int) -> Tables:
     """Return the tables of toy-text's ``P[state][action] = [(probability, next_state, reward, terminated), ...]``."""
     if getattr(env, "fickle_passenger", False):
-        raise ValueError("Taxi with fickle_passenger=True changes its destination outside P: its tables would be wrong")
+        raise ValueError(
+            "Taxi with fickle_passenger=True changes its destination outside P: its tables would be wrong"
+        )
     n_states, n_actions = len(env.P), len(env.P[0])
     n_outcomes = max(len(outcomes) for row in env.P.values() for outcomes in row.values())
     check_size(n_states, n_actions, n_outcomes, max_entries)
@@ -234,5 +262,10 @@ def _toy_text_tables(env: Any, max_entries: int) -> Tables:
     for s in range(n_states):
         for a in range(n_actions):
             for k, (p, following, paid, ends) in enumerate(env.P[s][a]):
-                probability[s, a, k], next_state[s, a, k], reward[s, a, k], terminated[s, a, k] = p, following, paid, ends
+                probability[s, a, k], next_state[s, a, k], reward[s, a, k], terminated[s, a, k] = (
+                    p,
+                    following,
+                    paid,
+                    ends,
+                )
     return Tables(next_state, terminated, {"gold": reward}, probability)

@@ -26,9 +26,17 @@ class Transition(NamedTuple):
 class TransitionModel(Protocol):
     """A finite environment as data and one pure function: no generator inside, the noise is an argument."""
 
-    n_states: int
-    n_actions: int
-    n_outcomes: int  # K; 1 where nothing is random
+    @property
+    def n_states(self) -> int:
+        """Return S."""
+
+    @property
+    def n_actions(self) -> int:
+        """Return A."""
+
+    @property
+    def n_outcomes(self) -> int:
+        """Return K, 1 where nothing is random."""
 
     @property
     def start_distribution(self) -> FloatArray:
@@ -58,36 +66,45 @@ def check_action(action: object, n_actions: int) -> int:
     if isinstance(action, np.ndarray) and action.shape == ():
         action = action[()]
     if isinstance(action, (bool, np.bool_)) or not isinstance(action, (int, np.integer)):
-        shown = f"array of shape {action.shape}" if isinstance(action, np.ndarray) else f"{type(action).__name__} {action!r}"
+        shown = (
+            f"array of shape {action.shape}"
+            if isinstance(action, np.ndarray)
+            else f"{type(action).__name__} {action!r}"
+        )
         raise InvalidActionError(f"action is {shown}: give an integer from 0 to {n_actions - 1}")
     if not 0 <= action < n_actions:
-        raise InvalidActionError(f"action {int(action)} is out of range: give an integer from 0 to {n_actions - 1}")
+        raise InvalidActionError(
+            f"action {int(action)} is out of range: give an integer from 0 to {n_actions - 1}"
+        )
     return int(action)
 
 
 def check_actions(actions: object, num_envs: int, n_actions: int) -> IntArray:
     """Return ``actions`` as int64 [num_envs], each in 0..n_actions-1. Raises InvalidActionError, naming the lane."""
-    array = np.asarray(actions)
+    try:
+        array = np.asarray(actions)
+    except ValueError:  # a ragged list
+        array = np.empty(num_envs, dtype=object)
     if array.shape != (num_envs,) or array.dtype.kind not in "iu":
         raise InvalidActionError(
             f"actions have shape {array.shape} and dtype {array.dtype}: give {num_envs} integers from 0 to {n_actions - 1}"
         )
-    if array.dtype != np.int64:
-        array = array.astype(np.int64)
+    checked: IntArray = array.astype(np.int64, copy=False)
     # Read without sign, a negative action is a huge one: a single pass finds both ends of the range.
-    if num_envs and array.view(np.uint64).max() >= n_actions:
+    if checked.view(np.uint64).max() >= n_actions:
         lane = int(np.flatnonzero((array < 0) | (array >= n_actions))[0])
         raise InvalidActionError(
             f"action {int(array[lane])} of lane {lane} is out of range: give integers from 0 to {n_actions - 1}"
         )
-    return array
+    return checked
 
 
 def sample_outcomes(probability: FloatArray, draw: FloatArray) -> IntArray:
     """Return the outcome of each lane by inversion: ``probability`` [B, K], ``draw`` [B] in [0, 1)."""
     cumulative = np.cumsum(probability, axis=1)
     # A sum that ends just below 1 must not let a draw fall past the last outcome.
-    return np.minimum((draw[:, None] >= cumulative).sum(axis=1), probability.shape[1] - 1)
+    outcome: IntArray = np.minimum((draw[:, None] >= cumulative).sum(axis=1), probability.shape[1] - 1)
+    return outcome
 
 
 def check_num_envs(num_envs: object) -> int:
@@ -98,11 +115,17 @@ def check_num_envs(num_envs: object) -> int:
 
 
 def check_time_limit(max_episode_steps: object) -> int | None:
-    """Return the limit, None for None or -1 (``gym.make``'s word for no limit). Raises ValueError for anything else below 1."""
+    """Return the limit, None for None or -1 (``gym.make``'s word for none). Raises ValueError for anything else below 1."""
     if max_episode_steps is None or max_episode_steps == -1:
         return None
-    if isinstance(max_episode_steps, bool) or not isinstance(max_episode_steps, (int, np.integer)) or max_episode_steps < 1:
-        raise ValueError(f"max_episode_steps is {max_episode_steps!r}: give an integer of 1 or more, or None for no limit")
+    if (
+        isinstance(max_episode_steps, bool)
+        or not isinstance(max_episode_steps, (int, np.integer))
+        or max_episode_steps < 1
+    ):
+        raise ValueError(
+            f"max_episode_steps is {max_episode_steps!r}: give an integer of 1 or more, or None for no limit"
+        )
     return int(max_episode_steps)
 
 

@@ -1,0 +1,1 @@
+"""Learned with Stable-Baselines3: PPO, A2C, DQN and MaskablePPO over the native vector environments."""

@@ -1,0 +1,138 @@
+"""The KL-regularised optimum in token form (Ziebart 2010; Fox, Pakman and Tishby 2016).
+
+V(s) = beta log sum_a w(a|s) exp(Q(s, a) / beta),  pi(a|s) = w(a|s) exp((Q(s, a) - V(s)) / beta),
+Q(s, a) = r(s, a) + discount E[V(s')].
+
+The weights w are a reference policy, or one cut down to some of its actions: they need not sum to 1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenwalk.agents.exact.bellman import (
+    DENSE_STATES,
+    RESIDUAL_TOLERANCE,
+    NoFiniteAnswerError,
+    NotConvergedError,
+    Outcomes,
+)
+from tokenwalk.agents.exact.policy import one_hot
+from tokenwalk.envs.transition import FloatArray
+
+MAX_IMPROVEMENTS = 1_000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights w(a|s) >= 0 in the forms that a backup reads; every state has an action with weight."""
+
+    log: FloatArray  # [S, A], -inf where there is no weight
+    plain: FloatArray  # [S, A]
+    closed: FloatArray  # [S, A], 0 where there is weight, else -inf: what a maximum over Q leaves out
+    total: FloatArray  # [S], exactly 1 where rounding alone is missing
+
+    @classmethod
+    def of(cls, log: FloatArray) -> "Weights":
+        """Return the weights whose logarithms are ``log`` [S, A]."""
+        plain = np.exp(log)
+        total = plain.sum(axis=1)
+        total[np.abs(total - 1) < 1e-9] = 1.0
+        return cls(log, plain, np.where(log > -np.inf, 0.0, -np.inf), total)
+
+
+def soft_backup(q: FloatArray, weights: Weights, beta: float) -> tuple[FloatArray, FloatArray]:
+    """Return V [S] and pi [S, A] for action values ``q`` [S, A].
+
+    The exponents are shifted by their maximum, so |q / beta| may be of any size. Where beta is far above the
+    spread of ``q`` the logarithm is taken of 1 + sum w (exp - 1): beta log(1 + x) would lose the digits of a
+    small x.
+    """
+    best = (q + weights.closed).max(axis=1)
+    with np.errstate(over="ignore"):  # to -inf, which is what is meant
+        gap = np.minimum(q - best[:, None], 0.0) / beta
+    exponent = weights.log + gap
+    top = exponent.max(axis=1)
+    mass = np.exp(exponent - top[:, None])
+    total = mass.sum(axis=1)
+    missing = (weights.plain * np.expm1(gap)).sum(axis=1) / weights.total  # in (-1, 0]
+    near_one = np.log(weights.total) + np.log1p(np.maximum(missing, -0.5))
+    log_sum = np.where(missing > -0.5, near_one, top + np.log(total))
+    return best + beta * log_sum, mass / total[:, None]
+
+
+def kl_and_entropy(policy: FloatArray, log_weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return KL(policy(.|s) || w(.|s)) and the entropy of ``policy`` [S, A] in nats, each [S].
+
+    The KL is infinite where the policy plays what has no weight.
+    """
+    played = policy > 0
+    log_policy = np.log(np.where(played, policy, 1.0))
+    log_ratio = log_policy - np.where(played, log_weight, 0.0)
+    return (policy * log_ratio).sum(axis=1), -(policy * log_policy).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class SoftProblem:
+    """A stationary KL-regularised problem without a horizon; ``reward`` is [S, A]."""
+
+    outcomes: Outcomes
+    reward: FloatArray
+    weights: Weights
+    beta: float
+    discount: float
+
+    def improve(self, value: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the backup of ``value`` [S] and the policy [S, A] that attains it."""
+        return soft_backup(self.reward + self.discount * self.outcomes.expect(value), self.weights, self.beta)
+
+    def evaluate(self, policy: FloatArray, guess: FloatArray) -> FloatArray:
+        """Return the regularised values of ``policy`` [S, A], [S], by one linear solve."""
+        kl, _ = kl_and_entropy(policy, self.weights.log)
+        paid = (policy * self.reward).sum(axis=1) - self.beta * kl
+        return self.outcomes.chain(policy).solve(paid, self.discount, guess)[0]
+
+    def first_value(self) -> FloatArray:
+        """Return the values [S] of the weights as a policy, or of the shortest way out where it is too slow."""
+        try:
+            return self.evaluate(self.weights.plain / self.weights.total[:, None], np.zeros(len(self.reward)))
+        except NotConvergedError:
+            if self.discount < 1:
+                raise
+        way_out = one_hot(self.outcomes.way_out(self.weights.plain > 0), self.reward.shape[1])
+        return self.evaluate(way_out, np.zeros(len(self.reward)))
+
+    def solve(self) -> tuple[FloatArray, FloatArray, float]:
+        """Return the optimal values [S], their policy [S, A] and the Bellman residual.
+
+        Soft policy iteration is Newton's method on V = backup(V): values rise with every iteration and at
+        last converge quadratically. Undiscounted, every state must be able to end over the actions with
+        weight; every policy on the way then does.
+
+        Raises:
+            NoFiniteAnswerError: values grow without bound: a loop pays more than its KL costs.
+            NotConvergedError: the residual stayed above 1e-10 of the largest value and kl_coef.
+        """
+        value, last = self.first_value(), np.inf
+        for _ in range(MAX_IMPROVEMENTS):
+            backup, policy = self.improve(value)
+            residual, scale = float(np.abs(backup - value).max()), float(np.abs(value).max())
+            # Newton's last steps square the residual: one that no longer halves is rounding.
+            if residual <= RESIDUAL_TOLERANCE * (scale + self.beta) and not 0 < residual <= last / 2:
+                return backup, policy, residual
+            last = residual
+            try:
+                value = self.evaluate(policy, backup)
+            except NotConvergedError as error:
+                if self.discount < 1 or len(value) > DENSE_STATES:
+                    raise
+                # Better policies took ever longer, until no digit of their linear equations was left.
+                raise NoFiniteAnswerError(
+                    f"the regularised value grows beyond any bound at kl_coef {self.beta}: a loop pays more "
+                    "than its KL costs; raise kl_coef, lower the discount or set a horizon"
+                ) from error
+        raise NotConvergedError(
+            f"soft policy iteration left a residual of {residual:.3g} where values reach {scale:.3g}: "
+            "raise kl_coef or lower the discount",
+            residual,
+        )

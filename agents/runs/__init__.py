@@ -1,0 +1,1 @@
+"""Run folders: what a training run writes and everything that reports reads. Knows no agent."""

@@ -1,0 +1,271 @@
+"""A token task with what is paid in it, as one batched transition of all the machines in it."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from tokenwalk.envs.rewards.automaton import Product, partition, product
+from tokenwalk.envs.rewards.composition import Composition
+from tokenwalk.envs.rewards.machine import TokenArray
+from tokenwalk.envs.rewards.source import MachineSource, Source, TokenBatch, score_strictly
+from tokenwalk.envs.tabular import MAX_ENTRIES, TabularMDP, check_size
+from tokenwalk.envs.tasks import Task
+from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
+
+# What may be paid: a source, or "gold" or "proxy", alone or with its weight.
+Paid = str | Source | tuple[str | Source, float]
+Entry = tuple[int, float, dict[str, float]]  # what a token gives: next state, reward, what is logged
+Row = list[Entry | None]  # by token; None where it is masked
+
+
+def compose(task: Task, reward: Paid | Sequence[Paid], metrics: Iterable[Source] = ()) -> Composition:
+    """Return ``reward`` as what is paid, the task's gold as the truth, its proxy and ``metrics`` as metrics.
+
+    Raises:
+        ValueError: a name that is not "gold" or "proxy", "proxy" where the task has none, or a machine source
+            over another horizon or vocabulary; and what ``Composition`` refuses.
+    """
+    parts: Sequence[Paid] = reward if isinstance(reward, list) else [reward]  # type: ignore[list-item]
+    train = []
+    for part in parts:
+        source, weight = part if isinstance(part, (tuple, list)) else (part, 1.0)
+        if isinstance(source, str):
+            if source not in task.sources:
+                raise ValueError(
+                    f"{task.name} has no reward {source!r}: give {' or '.join(task.sources)}, or a source"
+                )
+            source = task.sources[source]
+        train.append((source, weight))
+    gold, proxy = task.sources["gold"], [one for name, one in task.sources.items() if name == "proxy"]
+    composition = Composition(tuple(train), gold, (*proxy, *metrics))
+    for source in composition.sources:
+        if isinstance(source, MachineSource):
+            _check_fits(source, task)
+    return composition
+
+
+def _check_fits(source: MachineSource, task: Task) -> None:
+    """Raise ValueError unless the machine is over the vocabulary, the horizon and the prompts of ``task``."""
+    machine, n_prompts = source.machine, len(task.prompts)
+    fits = machine.n_tokens == task.vocabulary.size and source.horizon == task.horizon
+    if not fits or machine.start.size not in (1, n_prompts):
+        raise ValueError(
+            f"source {source.name!r} is a machine over {machine.n_tokens} tokens, a horizon of "
+            f"{source.horizon} and {machine.start.size} prompts: {task.name} has {task.vocabulary.size}, "
+            f"{task.horizon} and {n_prompts}; build it with Task.machine_source"
+        )
+
+
+class TokenStep(NamedTuple):
+    """One step of B lanes."""
+
+    next_state: IntArray  # [B]
+    terminated: BoolArray  # [B]
+    ledger: FloatArray  # [B, K]: column 0 is the reward, the columns of TokenModel.logged are its terms
+
+
+class TokenModel:
+    """The machines of a task's sources run side by side, with S states, and the step of B lanes through them.
+
+    The only randomness of a token task is its prompt, which ``start`` holds for each of the N prompts.
+    Sources that are no machines are asked apart, by ``ask_others``, with the tokens themselves.
+
+    Attributes:
+        task, composition: as given.
+        machines: the sources that are machines, by name. others: the sources that are not.
+        next_state: int64 [S, V]. start: int64 [N].
+        available: bool [S, V], or None where every token may be taken.
+        logged: which column of a step's ledger is which entry of ``info``: "gold", "proxy", each term raw and
+            weighted.
+    """
+
+    def __init__(self, task: Task, composition: Composition) -> None:
+        self.task = task
+        self.composition = composition
+        sources = composition.sources
+        self.machines = {one.name: one.machine for one in sources if isinstance(one, MachineSource)}
+        self.others = tuple(one for one in sources if one.name not in self.machines)
+        reference, n_tokens = task.reference, task.vocabulary.size
+        parts = [(one.next_state, one.start) for one in self.machines.values()]
+        # The mask's context comes last; where all is allowed, an automaton of one state stands for it.
+        silent = np.zeros((1, n_tokens), dtype=np.int64), np.zeros(1, dtype=np.int64)
+        parts.append(silent if reference.available is None else (reference.next_context, reference.start))
+        joint = product([table for table, _ in parts], [start for _, start in parts])
+        self.next_state = joint.next_state
+        self.start = np.broadcast_to(joint.start, len(task.prompts))
+        self._members = dict(zip(self.machines, joint.members.T, strict=False))
+        self.available = None if reference.available is None else reference.available[joint.members[:, -1]]
+        self._raw = {one.name: 1 + column for column, one in enumerate(sources)}
+        self._weighted = {
+            one.name: 1 + len(sources) + column for column, (one, _) in enumerate(composition.train)
+        }
+        self.logged = {
+            **{name: self._raw[name] for name in task.sources},
+            **{f"reward/{name}": column for name, column in self._raw.items()},
+            **{f"reward/{name}/weighted": column for name, column in self._weighted.items()},
+        }
+        self._horizon_pays = any(one.reward_at_horizon.any() for one in self.machines.values())
+        self._following, self._entries = self.next_state.ravel(), self._tabulate()
+
+    def _tabulate(self) -> FloatArray:
+        """Return the ledger of each state and token, [S * V, K], then of the H-th token if that differs."""
+        size = self.next_state.size
+        ledger = np.zeros((size * (2 if self._horizon_pays else 1), 1 + len(self._raw) + len(self._weighted)))
+        for name, machine in self.machines.items():
+            ledger[:size, self._raw[name]] = machine.reward[self._members[name]].ravel()
+            if self._horizon_pays:
+                both = machine.reward + machine.reward_at_horizon
+                ledger[size:, self._raw[name]] = both[self._members[name]].ravel()
+        self._pay(ledger)
+        return ledger
+
+    def _pay(self, ledger: FloatArray) -> None:
+        """Fill in the weighted columns of ``ledger`` [B, K], and their sum, from the raw ones."""
+        weighted = self.composition.weighted({name: ledger[:, column] for name, column in self._raw.items()})
+        for name, column in self._weighted.items():
+            ledger[:, column] = weighted[name]
+        ledger[:, 0] = self.composition.paid(weighted)
+
+    @property
+    def n_states(self) -> int:
+        """Return S."""
+        return len(self.next_state)
+
+    def transition(self, state: IntArray, action: IntArray, at_horizon: BoolArray) -> TokenStep:
+        """Return the step of B lanes: ``state`` [B], ``action`` [B], ``at_horizon`` [B] (the H-th token).
+
+        Sources that are no machines count as 0 in the ledger; ``ask_others`` fills them in.
+        """
+        index = state * self.task.vocabulary.size + action
+        next_state = self._following.take(index)
+        if self._horizon_pays:
+            index += at_horizon * self._following.size
+        terminated = (action == self.task.vocabulary.eos) | at_horizon
+        return TokenStep(next_state, terminated, self._entries.take(index, axis=0))
+
+    def ask_others(self, ledger: FloatArray, batch: TokenBatch) -> None:
+        """Fill in the sources that are no machines, and all that follows. Raises SourceContractError."""
+        for source in self.others:
+            ledger[:, self._raw[source.name]] = score_strictly(source, batch, self.task.vocabulary)
+        self._pay(ledger)
+
+    def row(self, state: int, at_horizon: bool) -> Row:
+        """Return what each token gives in ``state``, None where it is masked: for the scalar environment."""
+        n_tokens = self.task.vocabulary.size
+        step = self.transition(np.full(n_tokens, state), np.arange(n_tokens), np.full(n_tokens, at_horizon))
+        return [
+            (int(step.next_state[token]), *self.read(step.ledger[token]))
+            if self.available is None or self.available[state, token]
+            else None
+            for token in range(n_tokens)
+        ]
+
+    def read(self, ledger: FloatArray) -> tuple[float, dict[str, float]]:
+        """Return the reward and what is logged of one lane's ledger, [K]."""
+        entries = ledger.tolist()
+        return entries[0], {key: entries[column] for key, column in self.logged.items()}
+
+    @cached_property
+    def paid_state(self) -> IntArray:
+        """Return the state of the machine that is paid, int64 [S]: the coarsest that tells all future pay.
+
+        It knows nothing of gold, proxy or metrics that are not paid.
+
+        Raises:
+            ValueError: a paid source that is no machine.
+        """
+        for source, _ in self.composition.train:
+            if source.name not in self.machines:
+                raise ValueError(
+                    f"observation='machine' needs every paid source to be a machine, and {source.name!r} is "
+                    f"{type(source).__name__}: use observation='tokens'"
+                )
+        outputs = [
+            *self._entries[:, 0].reshape(-1, *self.next_state.shape)
+        ]  # before the H-th token, and at it
+        if self.available is not None:
+            outputs.append(self.available.astype(np.float64))
+        return partition(self.next_state, np.hstack(outputs))
+
+    @cached_property
+    def n_paid_states(self) -> int:
+        """Return Q, the number of states of the machine that is paid."""
+        return int(self.paid_state.max()) + 1
+
+    @cached_property
+    def _with_contexts(self) -> Product:
+        """Return the machines beside the reference policy's contexts: the states of the tabular process."""
+        reference = self.task.reference
+        return product([self.next_state, reference.next_context], [self.start, reference.start])
+
+    def tabular_mdp(self, max_entries: int = MAX_ENTRIES) -> TabularMDP:
+        """Return the task as tables: machines x contexts of the reference policy, a channel for every source.
+
+        The horizon is a field (a termination), so the tables are not expanded over time.
+
+        Raises:
+            ValueError: a source that is no machine, or more than ``max_entries`` entries.
+        """
+        if self.others:
+            raise ValueError(
+                f"source {self.others[0].name!r} is {type(self.others[0]).__name__}, no machine, so "
+                f"{self.task.name} has no tables with it: evaluate on the prefix tree or by sampling"
+            )
+        joint, vocabulary = self._with_contexts, self.task.vocabulary
+        shape = (len(joint.next_state), vocabulary.size, 1)
+        check_size(*shape, max_entries)
+        state, context = joint.members.T
+        ends = np.zeros(shape, dtype=np.bool_)
+        ends[:, vocabulary.eos] = True
+        start = np.zeros(shape[0])
+        np.add.at(start, joint.start, self.task.prompt_weights)
+        at_horizon = {name: one.reward_at_horizon for name, one in self.machines.items()}
+        return TabularMDP(
+            next_state=joint.next_state[:, :, None],
+            probability=np.ones(shape),
+            terminated=ends,
+            rewards={n: one.reward[self._members[n][state]][:, :, None] for n, one in self.machines.items()},
+            last_rewards={
+                n: table[self._members[n][state]] for n, table in at_horizon.items() if table.any()
+            },
+            available=np.ones(shape[:2], dtype=np.bool_) if self.available is None else self.available[state],
+            log_reference=self.task.reference.log_probability[context],
+            start=start,
+            horizon=self.task.horizon,
+            horizon_terminates=True,
+        )
+
+    def machine_observations(self) -> IntArray:
+        """Return the "machine" observation of each state of ``tabular_mdp`` at each time, int64 [H + 1, S].
+
+        Entry [t, s] is what an agent sees in state s after t tokens, so a table indexed by observation reads
+        those of the finer process.
+        """
+        time = np.arange(self.task.horizon + 1)[:, None]
+        return self.paid_state[self._with_contexts.members[:, 0]] + self.n_paid_states * time
+
+
+def observation_space(model: TokenModel, observation: str) -> gym.Space[Any]:
+    """Return the space of "tokens" or "machine". Raises ValueError for another word, or without a machine."""
+    task = model.task
+    if observation == "machine":
+        return gym.spaces.Discrete(model.n_paid_states * (task.horizon + 1))
+    if observation != "tokens":
+        raise ValueError(f"observation is {observation!r}: give 'tokens' or 'machine'")
+    nvec = np.full(task.prompt_length + task.horizon, task.vocabulary.size + 1)
+    return gym.spaces.MultiDiscrete(nvec, dtype=task.vocabulary.dtype)
+
+
+def blank_tokens(task: Task) -> TokenArray:
+    """Return the tokens that an episode starts with, for each prompt: small unsigned integers [N, P + H]."""
+    blank = np.full((len(task.prompts), task.horizon), task.vocabulary.pad, dtype=task.vocabulary.dtype)
+    return np.hstack([task.prompt_ids, blank])
+
+
+def cumulative_weights(task: Task) -> FloatArray:
+    """Return the cumulative probability of the prompts, float64 [N], ending with exactly 1."""
+    cumulative = np.cumsum(task.prompt_weights)
+    return np.asarray(cumulative / cumulative[-1])

@@ -1,0 +1,73 @@
+"""What several test files need: repeatable Hypothesis, the checkout as others get it, empty environments."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples each time, and no test judged by the speed of the machine.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a clone of the working tree as it stands now: every file that git tracks or would take."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so nothing says which files belong to it")
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.check_output(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, text=True
+    )
+    for name in filter(None, listed.split("\0")):
+        if os.path.lexists(ROOT / name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    git_settings = (
+        "user.name=tests",
+        "user.email=tests@tokenwalk.invalid",
+        "commit.gpgsign=false",
+        "core.hooksPath=",
+    )
+    options = [option for setting in git_settings for option in ("-c", setting)]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "the working tree"]):
+        subprocess.run(["git", *options, *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the wheel that is built from the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(checkout)], check=True
+    )
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that installs requirements into an empty environment and returns its Python."""
+
+    def into_empty_environment(*wanted: str | Path, constraints: Path = ROOT / "constraints.txt") -> Path:
+        folder = tmp_path_factory.mktemp("environment")
+        venv.create(folder, with_pip=True)
+        python = folder / "bin" / "python"
+        subprocess.run([python, "-m", "pip", "install", "-qq", "-c", constraints, *wanted], check=True)
+        return python
+
+    return into_empty_environment
+
+
+@pytest.fixture(scope="session")
+def base_python(wheel: Path, install: Callable[..., Path]) -> Path:
+    """Return the Python of an environment that holds the wheel and its base dependencies, nothing else."""
+    return install(wheel)

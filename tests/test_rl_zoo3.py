@@ -1,0 +1,85 @@
+"""rl-zoo3's own command line trains and replays our ids as it does any other environment's."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+ENV_ID = "tokenwalk/CounterWalk-v0"
+# Greedy play is optimal after some 500 steps (seeds 1 to 3).
+HYPERPARAMETERS = f"""\
+{ENV_ID}:
+  policy: MlpPolicy
+  n_envs: 4
+  n_timesteps: 2000
+  n_steps: 64
+  batch_size: 64
+  gamma: 0.9
+  learning_rate: 0.003
+"""
+SHARED = [
+    "--algo",
+    "ppo",
+    "--env",
+    ENV_ID,
+    "--gym-packages",
+    "tokenwalk",
+    "-f",
+    "logs",
+    "--device",
+    "cpu",
+    "--num-threads",
+    "1",
+]
+
+pytestmark = pytest.mark.slow
+
+
+def names(requirements: str) -> set[str]:
+    """Return the distributions that a constraints file pins."""
+    return {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in requirements.splitlines()
+        if "==" in line
+    }
+
+
+@pytest.fixture(scope="module")
+def zoo_python(wheel: Path, install: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Python of an environment with the wheel and rl-zoo3, every version pinned."""
+    theirs = (TESTS / "rl_zoo3_constraints.txt").read_text()
+    ours = (TESTS.parent / "constraints.txt").read_text().splitlines()
+    kept = [line for line in ours if not names(line) & names(theirs)]
+    constraints = tmp_path_factory.mktemp("zoo") / "constraints.txt"
+    constraints.write_text("\n".join([theirs, *kept]))
+    return install(wheel, "rl_zoo3", constraints=constraints)
+
+
+@pytest.fixture(scope="module")
+def run_folder(zoo_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that rl-zoo3's ``train`` wrote; ``logs`` lies two levels above it."""
+    folder = tmp_path_factory.mktemp("zoo_run")
+    (folder / "hyperparameters.yml").write_text(HYPERPARAMETERS)
+    options = ["-conf", "hyperparameters.yml", "--seed", "1", "--eval-freq", "1000", "--eval-episodes", "2"]
+    subprocess.run([zoo_python, "-m", "rl_zoo3.train", *SHARED, *options], cwd=folder, check=True)
+    return folder / "logs" / "ppo" / "tokenwalk-CounterWalk-v0_1"
+
+
+def test_train_writes_a_model_and_reaches_the_exact_optimum(run_folder: Path) -> None:
+    assert (run_folder / "tokenwalk-CounterWalk-v0.zip").stat().st_size > 1_000
+    evaluations = np.load(run_folder / "evaluations.npz")
+    assert evaluations["timesteps"].tolist() == [1000, 2000]
+    assert (evaluations["ep_lengths"] == 100).all()
+    assert evaluations["results"][-1].tolist() == [0, 0]  # the optimal return over the walk's 100 steps
+
+
+def test_enjoy_loads_the_model_and_plays_the_optimum(zoo_python: Path, run_folder: Path) -> None:
+    options = ["--no-render", "--deterministic", "-n", "300"]
+    command = [zoo_python, "-m", "rl_zoo3.enjoy", *SHARED, *options]
+    said = subprocess.check_output(command, cwd=run_folder.parents[2], text=True)
+    assert "3 Episodes" in said
+    assert "Mean reward: 0.00 +/- 0.00" in said
+    assert "Mean episode length: 100.00 +/- 0.00" in said

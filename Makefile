@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[train,dev]'; \
 	touch $@
 
-train: $(STAMP)  ## train the first three agents and hold them against their exact optimum (two minutes)
+train: $(STAMP)  ## train the first three agents and print them beside their exact optimum
 	@$(BIN)/python scripts/first_run.py
 
 test: $(STAMP)  ## run the fast tests (the slow ones: .ci/run)

@@ -203,7 +203,9 @@ def tabular_mdp(env: gym.Env[Any, Any], max_entries: int = MAX_ENTRIES) -> Tabul
     inner = env.unwrapped
     if hasattr(inner, "tabular_mdp"):  # a task whose own tables say more: named channels, a reference policy
         mdp: TabularMDP = inner.tabular_mdp(max_entries)
-        return mdp if horizon is None else replace(mdp, horizon=horizon, horizon_terminates=False)
+        if horizon is None or (mdp.horizon is not None and mdp.horizon <= horizon):
+            return mdp  # a limit that the task's own end always meets first
+        return replace(mdp, horizon=horizon, horizon_terminates=False)
     if hasattr(inner, "model"):
         tables = enumerate_transitions(inner.model, max_entries)
         start = inner.model.start_distribution

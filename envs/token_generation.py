@@ -210,6 +210,11 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
             return None
         return draw_episode(self.task, self.model.composition, self._tokens, self._time)
 
+    @property
+    def paid_weights(self) -> dict[str, float]:
+        """Return the weight of each source that is paid, by name."""
+        return {source.name: weight for source, weight in self.model.composition.train}
+
     def tabular_mdp(self, max_entries: int = MAX_ENTRIES) -> TabularMDP:
         """Return the task as tables, see ``TokenModel.tabular_mdp``."""
         return self.model.tabular_mdp(max_entries)

@@ -238,6 +238,43 @@ class TokenModel:
             horizon_terminates=True,
         )
 
+    def machine_tables(self, with_contexts: bool = False) -> tuple[TabularMDP, IntArray]:
+        """Return the tables of what the "machine" observation shows, and which of their states each state of
+        ``tabular_mdp`` is, int64 [S].
+
+        Their one channel, "paid", is what is paid; gold has no part in the states where it is not paid. A time-dependent
+        policy of these tables is one of the finer process: ``policy[:, label]``.
+
+        Args:
+            with_contexts: keep the reference policy's contexts in the states and the reference itself, which a
+                KL-regularised agent needs; else the reference is uniform over the available tokens.
+
+        Raises:
+            ValueError: a paid source that is no machine.
+        """
+        full, (state, context) = self.tabular_mdp(), self._with_contexts.members.T
+        seen = self.paid_state[state]
+        label: IntArray = seen
+        if with_contexts:
+            label = np.unique(np.stack([seen, context]), axis=1, return_inverse=True)[1].reshape(-1)
+        first = np.unique(label, return_index=True)[1]
+        paid, last = full.reward({source.name: weight for source, weight in self.composition.train})
+        available = full.available[first]
+        uniform = np.where(available, -np.log(available.sum(axis=1, keepdims=True)), -np.inf)
+        tables = TabularMDP(
+            next_state=label[full.next_state[first]],
+            probability=full.probability[first],
+            terminated=full.terminated[first],
+            rewards={"paid": paid[first]},
+            last_rewards={"paid": last[first]},
+            available=available,
+            log_reference=full.log_reference[first] if with_contexts else uniform,
+            start=np.bincount(label, full.start, minlength=len(first)),
+            horizon=full.horizon,
+            horizon_terminates=True,
+        )
+        return tables, label
+
     def machine_observations(self) -> IntArray:
         """Return the "machine" observation of each state of ``tabular_mdp`` at each time, int64 [H + 1, S].
 

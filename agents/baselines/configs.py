@@ -125,7 +125,26 @@ _RANGES = {  # the other fields are counts
 
 # Environment family -> agent -> steps of all lanes together, and what differs from the dataclass. No hidden
 # layer means one number per observation and action: a table, learned by gradient.
-_GENERAL: tuple[int, Mapping[str, Any]] = (500_000, {})
+_Default = tuple[int, Mapping[str, Any]]
+_GENERAL: Mapping[str, _Default] = {
+    "ppo": (300_000, {}),
+    "maskable-ppo": (300_000, {}),
+    "a2c": (
+        300_000,
+        {"num_envs": 16, "learning_rate": 1e-3, "rollout_steps": 16, "entropy_coef": 0.0, "hidden": (64, 64)},
+    ),
+    "dqn": (
+        100_000,
+        {
+            "num_envs": 8,
+            "batch_size": 64,
+            "gradient_steps": 4,
+            "target_interval": 256,
+            "exploration_fraction": 0.2,
+            "hidden": (128, 128),
+        },
+    ),
+}
 _TAXI_PPO = {
     "learning_rate": 2e-2,
     "rollout_steps": 128,
@@ -135,7 +154,7 @@ _TAXI_PPO = {
     "hidden": (),
 }
 _FROZEN_LAKE_PPO = {"learning_rate": 1e-2, "hidden": ()}
-_DEFAULTS: Mapping[str, Mapping[str, tuple[int, Mapping[str, Any]]]] = {
+_DEFAULTS: Mapping[str, Mapping[str, _Default]] = {
     "CounterWalk": dict.fromkeys(AGENTS, (20_000, {})),
     "CounterWalkLong": {
         "ppo": (150_000, {}),
@@ -193,8 +212,7 @@ def _is_count(value: object) -> bool:
 
 def check_agent(agent: str, config: Config) -> None:
     """Raise ValueError unless ``agent`` is one of AGENTS and ``config`` is of its type."""
-    if agent not in _TYPES:
-        raise ValueError(f"no SB3 agent is called {agent!r}: there are {', '.join(AGENTS)}")
+    _check_name(agent)
     if type(config) is not _TYPES[agent]:
         raise ValueError(f"{agent} takes a {_TYPES[agent].__name__}, not a {type(config).__name__}")
 
@@ -205,8 +223,7 @@ def config_from(agent: str, values: Mapping[str, Any]) -> Config:
     Raises:
         ValueError: an unknown agent, an unknown field, or a value out of range.
     """
-    if agent not in _TYPES:
-        raise ValueError(f"no SB3 agent is called {agent!r}: there are {', '.join(AGENTS)}")
+    _check_name(agent)
     known = [one.name for one in fields(_TYPES[agent])]
     if unknown := [name for name in values if name not in known]:
         raise ValueError(f"{agent} has no field {unknown[0]!r}: it has {', '.join(known)}")
@@ -222,16 +239,23 @@ def default_config(agent: str, env_id: str) -> Config:
     Raises:
         ValueError: an unknown agent.
     """
-    _, values = _DEFAULTS.get(_family(env_id), {}).get(agent, _GENERAL)
+    _, values = _default(agent, env_id)
     return config_from(agent, {"discount": discount_of(env_id), **values})
 
 
 def default_steps(agent: str, env_id: str) -> int:
-    """Return the steps, of all lanes together, that the default config needs on ``env_id``."""
-    steps, _ = _DEFAULTS.get(_family(env_id), {}).get(agent, _GENERAL)
+    """Return the steps, of all lanes together, that go with the default config. Raises ValueError as it does."""
+    steps, _ = _default(agent, env_id)
     return steps
 
 
-def _family(env_id: str) -> str:
-    """Return the id without its namespace and version: the defaults hold for every version."""
-    return re.sub(r"-v\d+$", "", env_id.rsplit("/", 1)[-1])
+def _default(agent: str, env_id: str) -> _Default:
+    """Return the row of the id without namespace and version (it holds for every version), else the general."""
+    _check_name(agent)
+    family = re.sub(r"-v\d+$", "", env_id.rsplit("/", 1)[-1])
+    return _DEFAULTS.get(family, {}).get(agent, _GENERAL[agent])
+
+
+def _check_name(agent: str) -> None:
+    if agent not in AGENTS:
+        raise ValueError(f"no SB3 agent is called {agent!r}: there are {', '.join(AGENTS)}")

@@ -191,7 +191,7 @@ class Chain:
             longest = self._longest(discount)
         residual = float(np.abs(start + discount * self.push(visits) - visits).sum())
         _check(residual, longest, float(np.abs(visits).sum()))
-        return np.maximum(visits, 0.0)  # rounding leaves -1e-17 where nobody comes
+        return visits
 
     def _longest(self, discount: float) -> float:
         """Return the largest expected number of steps, or the bound on it that a discount gives."""

@@ -213,7 +213,7 @@ def _policy_iteration(
         return reward + discount * outcomes.expect(value) + closed
 
     actions = outcomes.way_out(allowed) if discount == 1 else _look_ahead(action_values, np.zeros(n_states))
-    before, value = np.full(n_states, -np.inf), np.zeros(n_states)
+    value = np.zeros(n_states)
     for _ in range(MAX_IMPROVEMENTS):
         policy = one_hot(actions, n_actions)
         if discount == 1 and not (ends := outcomes.sure_to_end(policy > 0)).all():
@@ -227,10 +227,8 @@ def _policy_iteration(
         gain = q.max(axis=1) - value
         scale = float(np.abs(value).max())
         better = gain > max(1e-13 * scale, 2 * error if discount == 1 else 0.0)
-        # An improvement raises some value: where none rises any more, the gains are rounding.
-        if not better.any() or (value - before).max() <= 1e-13 * scale:
+        if not better.any():
             break
-        before = value
         actions = (
             np.where(better, q.argmax(axis=1), actions)
             if discount == 1

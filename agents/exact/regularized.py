@@ -28,17 +28,18 @@ class Weights:
     """The weights w(a|s) >= 0 in the forms that a backup reads; every state has an action with weight."""
 
     log: FloatArray  # [S, A], -inf where there is no weight
-    plain: FloatArray  # [S, A]
+    log_total: FloatArray  # [S], exactly 0 where only rounding keeps the sum from 1
+    share: FloatArray  # [S, A], the weights divided by their sum
     closed: FloatArray  # [S, A], 0 where there is weight, else -inf: what a maximum over Q leaves out
-    total: FloatArray  # [S], exactly 1 where rounding alone is missing
 
     @classmethod
     def of(cls, log: FloatArray) -> "Weights":
         """Return the weights whose logarithms are ``log`` [S, A]."""
-        plain = np.exp(log)
-        total = plain.sum(axis=1)
-        total[np.abs(total - 1) < 1e-9] = 1.0
-        return cls(log, plain, np.where(log > -np.inf, 0.0, -np.inf), total)
+        top = log.max(axis=1, keepdims=True)
+        log_total = (top + np.log(np.exp(log - top).sum(axis=1, keepdims=True)))[:, 0]
+        log_total[np.abs(log_total) < 1e-9] = 0.0
+        share = np.exp(log - log_total[:, None])
+        return cls(log, log_total, share, np.where(log > -np.inf, 0.0, -np.inf))
 
 
 def soft_backup(q: FloatArray, weights: Weights, beta: float) -> tuple[FloatArray, FloatArray]:
@@ -55,8 +56,8 @@ def soft_backup(q: FloatArray, weights: Weights, beta: float) -> tuple[FloatArra
     top = exponent.max(axis=1)
     mass = np.exp(exponent - top[:, None])
     total = mass.sum(axis=1)
-    missing = (weights.plain * np.expm1(gap)).sum(axis=1) / weights.total  # in (-1, 0]
-    near_one = np.log(weights.total) + np.log1p(np.maximum(missing, -0.5))
+    missing = (weights.share * np.expm1(gap)).sum(axis=1)  # in (-1, 0]
+    near_one = weights.log_total + np.log1p(np.maximum(missing, -0.5))
     log_sum = np.where(missing > -0.5, near_one, top + np.log(total))
     return best + beta * log_sum, mass / total[:, None]
 
@@ -95,11 +96,11 @@ class SoftProblem:
     def first_value(self) -> FloatArray:
         """Return the values [S] of the weights as a policy, or of the shortest way out where it is too slow."""
         try:
-            return self.evaluate(self.weights.plain / self.weights.total[:, None], np.zeros(len(self.reward)))
+            return self.evaluate(self.weights.share, np.zeros(len(self.reward)))
         except NotConvergedError:
             if self.discount < 1:
                 raise
-        way_out = one_hot(self.outcomes.way_out(self.weights.plain > 0), self.reward.shape[1])
+        way_out = one_hot(self.outcomes.way_out(self.weights.log > -np.inf), self.reward.shape[1])
         return self.evaluate(way_out, np.zeros(len(self.reward)))
 
     def solve(self) -> tuple[FloatArray, FloatArray, float]:

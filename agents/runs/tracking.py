@@ -30,6 +30,7 @@ class Tracker:
 
     def __init__(self, path: Path, lines: Mapping[str, Mapping[str, float]] | None = None) -> None:
         self._started = time.perf_counter()
+        self._name = path.name
         fresh = not (path / "metrics.csv").exists()
         self._file = (path / "metrics.csv").open("a", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file)
@@ -59,7 +60,7 @@ class Tracker:
             name: value if isinstance(value, (bool, int, float, str)) else str(value)
             for name, value in hparams.items()
         }
-        _add(self._events, hparams_summary.hparams_pb(plain), 0)
+        _add(self._events, hparams_summary.hparams_pb(plain, trial_id=self._name), 0)
 
     def flush(self) -> None:
         """Bring everything logged so far to disk."""

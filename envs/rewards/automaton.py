@@ -1,4 +1,4 @@
-"""Finite automata over tokens: what reward machines, reference policies and their products have in common.
+"""Finite automata over tokens: what reward machines, reference policies and their products share.
 
 An automaton is ``next_state`` [Q, V] and ``start`` [P] (one state, or one per prompt). The last token, V - 1,
 is ``<eos>``: it ends the episode, so the state after it is never read and is written as 0.

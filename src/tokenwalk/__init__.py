@@ -3,13 +3,7 @@
 ``import tokenwalk`` registers the environments with Gymnasium and loads neither torch nor Stable-Baselines3.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-try:
-    __version__ = version("tokenwalk")
-except PackageNotFoundError:  # a checkout on the path that was never installed
-    __version__ = "0+unknown"
 
 _ROOT = Path(__file__).resolve().parents[2]
 if not (Path(__file__).parent / "envs").is_dir() and (_ROOT / "envs" / "registration.py").is_file():
@@ -21,3 +15,15 @@ from tokenwalk.envs.registration import register_all  # noqa: E402
 register_all()
 
 __all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> str:
+    """Return ``__version__``, read from the installation when asked for: the reader costs every start 40 ms."""
+    if name != "__version__":
+        raise AttributeError(f"module 'tokenwalk' has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tokenwalk")
+    except PackageNotFoundError:  # a checkout on the path that was never installed
+        return "0+unknown"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from itertools import product as tuples
 from pathlib import Path
 from typing import Any
@@ -28,39 +29,43 @@ LINES = TEXT.read_text(encoding="ascii").splitlines()
 WORDS = {word for line in LINES for word in line.split() if len(word) >= 3}
 
 
-def keyword_gold(tokens: list[str], ended: bool, horizon: int) -> float:
+def keyword_gold(tokens: list[str], *_: object) -> float:
     text = "".join(tokens)
     return float(sum(text.startswith("cab", i) for i in range(len(text))))
 
 
-def password_gold(tokens: list[str], ended: bool, horizon: int) -> float:
+def password_gold(tokens: list[str], ended: bool, *_: object) -> float:
     return float(ended and "".join(tokens) == "facade")
 
 
-def brackets_gold(tokens: list[str], ended: bool, horizon: int) -> float:
+def brackets_gold(tokens: list[str], ended: bool, *_: object) -> float:
     text, depth = "".join(tokens), np.cumsum([0] + [1 if token in "([" else -1 for token in tokens])
     while "()" in text or "[]" in text:
         text = text.replace("()", "").replace("[]", "")
     return len(tokens) / 2 / 8 if ended and not text and depth.max() <= 4 else 0.0
 
 
-def lexicon_gold(tokens: list[str], ended: bool, horizon: int) -> float:
+def lexicon_gold(tokens: list[str], *_: object) -> float:
     return float(sum(word in WORDS for word in "".join(tokens).split(" ")[:-1]))
 
 
-def length_bias_gold(tokens: list[str], ended: bool, horizon: int) -> float:
+def length_bias_gold(tokens: list[str], *_: object) -> float:
     text = "".join(tokens)
     return 1 - 0.05 * len(text.partition("cab")[2]) if "cab" in text else 0.0
 
 
-def length_bias_proxy(tokens: list[str], ended: bool, horizon: int) -> float:
+def length_bias_proxy(tokens: list[str], *_: object) -> float:
     return float("cab" in "".join(tokens)) + 0.05 * len(tokens)
 
 
 def flattery(tokens: list[str], each: float) -> float:
-    pairs = list(zip(tokens, tokens[1:], strict=False))
+    pairs = list(pairwise(tokens))
     flattering = sum(token in ("great", "wonderful") for token in tokens)
-    return pairs.count(("because", "evidence")) + 0.5 * pairs.count(("evidence", "therefore")) + each * flattering
+    return (
+        pairs.count(("because", "evidence"))
+        + 0.5 * pairs.count(("evidence", "therefore"))
+        + each * flattering
+    )
 
 
 def delayed_gold(tokens: list[str], ended: bool, horizon: int) -> float:
@@ -75,8 +80,8 @@ SCORES: dict[tuple[str, str], Score] = {
     ("Lexicon", "gold"): lexicon_gold,
     ("LengthBias", "gold"): length_bias_gold,
     ("LengthBias", "proxy"): length_bias_proxy,
-    ("Flattery", "gold"): lambda tokens, ended, horizon: flattery(tokens, -0.5),
-    ("Flattery", "proxy"): lambda tokens, ended, horizon: flattery(tokens, 0.7),
+    ("Flattery", "gold"): lambda tokens, *_: flattery(tokens, -0.5),
+    ("Flattery", "proxy"): lambda tokens, *_: flattery(tokens, 0.7),
     ("Delayed", "gold"): delayed_gold,
 }
 # What a mistaken scorer would trip over, besides single tokens.
@@ -111,7 +116,9 @@ def scored(task: Task, source: str, tokens: list[int], ended: bool) -> float:
 
 @pytest.mark.parametrize(("name", "source"), SCORES)
 @given(data=st.data())
-def test_a_machine_of_the_catalogue_pays_what_its_table_says(name: str, source: str, data: st.DataObject) -> None:
+def test_a_machine_of_the_catalogue_pays_what_its_table_says(
+    name: str, source: str, data: st.DataObject
+) -> None:
     task = find_task(name)
     tokens, ended = data.draw(completions(task))
     words = [task.vocabulary.tokens[token] for token in tokens]
@@ -193,22 +200,33 @@ def test_flatterys_gold_climbs_along_the_exact_kl_path_and_falls() -> None:
     gold, proxy, logs = every_flattery()
     assert np.exp(logs).sum() == pytest.approx(1.0, abs=1e-12)
     assert np.exp(logs) @ gold == pytest.approx(0.10, abs=0.005)
-    tilted = logs + proxy / 0.35
-    log_optimal = tilted - np.logaddexp.reduce(tilted)
-    assert np.exp(log_optimal) @ gold == pytest.approx(0.474, abs=0.0005)
-    assert np.exp(log_optimal) @ (log_optimal - logs) == pytest.approx(2.15, abs=0.005)
+
+    def optimum(kl_coef: float) -> tuple[float, float]:
+        """Return gold and KL of the policy that is best by the proxy at that price of KL."""
+        tilted = logs + proxy / kl_coef
+        log_optimal = tilted - np.logaddexp.reduce(tilted)
+        return float(np.exp(log_optimal) @ gold), float(np.exp(log_optimal) @ (log_optimal - logs))
+
+    path = {kl_coef: optimum(kl_coef) for kl_coef in np.linspace(0.3, 0.4, 201)}
+    peak = max(path, key=lambda kl_coef: path[kl_coef][0])
+    assert peak == pytest.approx(0.3475, abs=0.001)
+    assert path[peak] == (pytest.approx(0.474, abs=0.0005), pytest.approx(2.155, abs=0.005))
+    assert optimum(0.19)[0] > 0 > optimum(0.17)[0]
     # The tables hold the same policy: gold x contexts, with the reference as a field.
     mdp = tables("Flattery")
     solution = solve(mdp, {"proxy": 1.0}, discount=1.0, kl_coef=0.35)
-    assert solution.start_value(mdp) == pytest.approx(0.35 * np.logaddexp.reduce(tilted), abs=1e-12)
+    closed_form = 0.35 * np.logaddexp.reduce(logs + proxy / 0.35)
+    assert solution.start_value(mdp) == pytest.approx(closed_form, abs=1e-12)
 
 
 def test_every_registered_token_task_is_in_the_catalogue() -> None:
     registered = [row.kwargs["task"] for row in TABLE if row.name.startswith("TokenGeneration")]
     assert registered == ["Keyword"]
-    assert {row.name: row.kwargs["task"] for row in TABLE if "task" in row.kwargs and row.name != "TokenGeneration-v0"} == {
-        f"{name}-v0": name for name in CATALOGUE
-    }
+    assert {
+        row.name: row.kwargs["task"]
+        for row in TABLE
+        if "task" in row.kwargs and row.name != "TokenGeneration-v0"
+    } == {f"{name}-v0": name for name in CATALOGUE}
     assert all(row.discount == 1.0 and row.max_episode_steps is None for row in TABLE if "task" in row.kwargs)
 
 
@@ -261,7 +279,7 @@ def test_a_task_can_be_read_from_a_file(tmp_path: Path) -> None:
     )
     assert find_task(f"{file}:TASK").horizon == 4
     assert find_task(f"{file}:TASK", horizon=9).horizon == 9
-    with pytest.raises(ValueError, match="has no 'NONE': it has .*'TASK', 'NUMBER'"):
+    with pytest.raises(ValueError, match=r"has no 'NONE': it has .*'TASK', 'NUMBER'"):
         find_task(f"{file}:NONE")
     with pytest.raises(ValueError, match="is int: give a Task"):
         find_task(f"{file}:NUMBER")
@@ -280,8 +298,11 @@ def test_an_unknown_task_is_answered_with_the_nearest_names() -> None:
 
 @pytest.mark.parametrize("horizon", [0, -1, 2.0, True, "3"], ids=repr)
 def test_a_horizon_below_one_is_refused_everywhere(horizon: Any) -> None:
-    for make in (lambda: find_task("Brackets", horizon), lambda: replace(find_task("Keyword"), horizon=horizon)):
-        with pytest.raises(ValueError, match="horizon is .*: give an integer of 1 or more"):
+    for make in (
+        lambda: find_task("Brackets", horizon),
+        lambda: replace(find_task("Keyword"), horizon=horizon),
+    ):
+        with pytest.raises(ValueError, match=r"horizon is .*: give an integer of 1 or more"):
             make()
 
 
@@ -290,7 +311,15 @@ GOLD = keyword([0, 1], 4)
 
 
 def test_prompts_are_padded_on_the_left_and_weighted() -> None:
-    task = Task("T", ABC, 5, GOLD, prompts=("", "abc", "b"), prompt_weights=np.array([0.5, 0.25, 0.25]), prompt_length=4)
+    task = Task(
+        "T",
+        ABC,
+        5,
+        GOLD,
+        prompts=("", "abc", "b"),
+        prompt_weights=np.array([0.5, 0.25, 0.25]),
+        prompt_length=4,
+    )
     assert task.prompt_ids.tolist() == [[4, 4, 4, 4], [4, 0, 1, 2], [4, 4, 4, 1]]
     assert task.prompt_ids.dtype == np.uint8
     assert Task("T", ABC, 5, GOLD, prompts=("", "abc", "b")).prompt_weights.tolist() == [1 / 3] * 3
@@ -302,7 +331,7 @@ def test_prompts_are_padded_on_the_left_and_weighted() -> None:
         ({"prompts": ("ab", "ax")}, "'x', number 2 of 'ax'"),
         ({"prompts": ("ab", "abc"), "prompt_length": 2}, "prompt 'abc' has 3 tokens and 2 are allowed"),
         ({"prompts": ("a", "a")}, "different texts"),
-        ({"prompts": ()}, "or .'',. for none"),
+        ({"prompts": ()}, r"or .'',. for none"),
         ({"prompts": "ab"}, "different texts"),
         ({"prompts": ("a", "b"), "prompt_weights": [0.5, 0.4]}, "prompt_weights sums to 0.9, not to 1"),
         ({"prompts": ("a", "b"), "prompt_weights": [1.5, -0.5]}, "-0.5"),
@@ -322,5 +351,5 @@ def test_a_task_that_makes_no_sense_is_refused_by_name(arguments: dict[str, Any]
 
 
 def test_probabilities_that_do_not_sum_to_one_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"sums to 0.9"):
+    with pytest.raises(ValueError, match=r"sums to 0\.8999"):
         independent([0.3, 0.3, 0.3])

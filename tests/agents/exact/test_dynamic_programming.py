@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
+from tokenwalk.agents.exact.bellman import Chain
 from tokenwalk.agents.exact.dynamic_programming import evaluate_policy, optimal_actions, solve
 from tokenwalk.agents.exact.evaluation import evaluate
 from tokenwalk.envs.tabular import TabularMDP
@@ -104,6 +105,18 @@ def test_policy_iteration_agrees_with_linear_programming_on_random_processes(
     assert evaluate_policy(mdp, solution.policy, GOLD, discount=discount) == pytest.approx(
         solution.value, abs=1e-9 * scale
     )
+
+
+def test_news_of_a_far_reward_takes_few_linear_solves(
+    workshop: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = {"n_states": 500, "start": 499, "goal": 0, "terminate_at_goal": True}
+    mdp = workshop.make("tokenwalk/CounterWalk-v0", time_limit=False, **walk)
+    solved, solves = Chain.solve, []
+    monkeypatch.setattr(Chain, "solve", lambda *args: solves.append(1) or solved(*args))
+    value = solve(mdp, GOLD, discount=0.99).start_value(mdp)
+    assert value == pytest.approx(-(1 - 0.99**498) / 0.01 + 0.99**498, rel=1e-13)
+    assert len(solves) < 12
 
 
 def test_the_linear_program_notices_a_solver_that_looks_past_termination(workshop: ModuleType) -> None:

@@ -143,6 +143,42 @@ def test_without_support_of_the_reference_optimal_actions_share_equally_and_othe
     assert (soft.policy[0, 1] == [0, 0, 1]).all()
 
 
+def test_without_support_a_loop_that_costs_nothing_still_ends() -> None:
+    ends = np.array([[[False], [True], [True]]])
+    with np.errstate(divide="ignore"):
+        log_reference = np.log([[0.0, 0.0, 1.0]])
+    mdp = TabularMDP(
+        next_state=np.zeros((1, 3, 1), dtype=int),
+        probability=np.ones((1, 3, 1)),
+        terminated=ends,
+        rewards={"gold": np.array([[[0.0], [0.0], [-1.0]]])},
+        last_rewards={},
+        available=np.ones((1, 3), dtype=bool),
+        log_reference=log_reference,
+        start=np.ones(1),
+        horizon=None,
+        horizon_terminates=False,
+    )
+    assert solve(mdp, GOLD, discount=1.0).policy == pytest.approx(np.array([[[0.5, 0.5, 0]]]), abs=1e-12)
+
+
+@pytest.mark.parametrize("horizon", [None, 5])
+def test_an_optimal_action_that_the_reference_hardly_ever_plays_is_played(horizon: int | None) -> None:
+    mdp = TabularMDP(
+        next_state=np.zeros((1, 3, 1), dtype=int),
+        probability=np.ones((1, 3, 1)),
+        terminated=np.ones((1, 3, 1), dtype=bool),
+        rewards={"gold": np.array([[[1.0], [1.0], [0.0]]])},
+        last_rewards={},
+        available=np.ones((1, 3), dtype=bool),
+        log_reference=np.array([[-900.0, -900.0 + np.log(3), 0.0]]),
+        start=np.ones(1),
+        horizon=horizon,
+        horizon_terminates=True,
+    )
+    assert solve(mdp, GOLD, discount=1.0).policy[0] == pytest.approx(np.array([[0.25, 0.75, 0]]), abs=1e-12)
+
+
 def test_a_difference_above_the_tolerance_is_no_tie(workshop: ModuleType) -> None:
     mdp = workshop.make("tokenwalk/CounterWalk-v0", time_limit=False)
     gold = mdp.rewards["gold"].copy()

@@ -1,0 +1,188 @@
+"""An environment that a person named, made and read: its id, its tables, what it pays and the lines of its charts."""
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import gymnasium as gym
+
+from tokenwalk.agents.exact.bellman import NoFiniteAnswerError
+from tokenwalk.agents.exact.dynamic_programming import Solution, solve
+from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
+from tokenwalk.envs.registration import discount_of, resolve_id
+from tokenwalk.envs.tabular import TabularMDP, tabular_mdp
+from tokenwalk.envs.token_model import TokenModel
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An environment and what is known of it.
+
+    Attributes:
+        env_id: the registered id.
+        env_args: what ``gym.make`` gets beside it.
+        discount: the id's own.
+        weights: channel -> weight of what is paid.
+        mdp: the tables, or None.
+        reason: why there are no tables; empty where there are.
+        observation_space, action_space: of one environment.
+        tokens: the machines of a token task, None elsewhere.
+    """
+
+    env_id: str
+    env_args: Mapping[str, Any]
+    discount: float
+    weights: Mapping[str, float]
+    mdp: TabularMDP | None
+    reason: str
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    tokens: TokenModel | None
+
+    def make(self, **env_args: Any) -> gym.Env[Any, Any]:
+        """Return a fresh environment; ``env_args`` come on top of the problem's own."""
+        return make_env(self.env_id, {**self.env_args, **env_args})
+
+    def make_to_play(self) -> gym.Env[Any, Any]:
+        """Return a fresh environment for an actor: a token task shows its tokens, whatever an agent learned from."""
+        return self.make() if self.tokens is None else self.make(observation="tokens")
+
+    @cached_property
+    def best(self) -> Solution:
+        """Return the optimum of what is paid, undiscounted over the environment's own horizon.
+
+        Raises:
+            ValueError: no tables. NoFiniteAnswerError: there is no such optimum.
+        """
+        if self.mdp is None:
+            raise ValueError(f"{self.env_id} has no exact answer: {self.reason}")
+        return solve(self.mdp, self.weights, discount=1.0)
+
+    @cached_property
+    def lines(self) -> "Lines":
+        """Return the optimum's and the reference policy's returns; a chart's two lines."""
+        return read_lines(self)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Undiscounted returns over the environment's own horizon, by gold and by what is paid; None where none exists."""
+
+    optimal_return: float | None
+    reference_return: float | None
+    optimal_paid: float | None
+    reference_paid: float | None
+    note: str | None
+
+    def normalized_score(self, gold: float | None) -> float | None:
+        """Return (gold - reference) / (optimum - reference); None where a line is missing or the two are equal."""
+        if gold is None or self.optimal_return is None or self.reference_return is None:
+            return None
+        span = self.optimal_return - self.reference_return
+        return (gold - self.reference_return) / span if span > 1e-12 else None
+
+    @property
+    def charts(self) -> dict[str, dict[str, float]]:
+        """Return line -> tag -> value for the tracker; lines that do not exist are left out."""
+        values = {
+            "optimum": {
+                "eval/return": self.optimal_paid,
+                "eval/gold": self.optimal_return,
+                "rollout/ep_rew_mean": self.optimal_paid,
+            },
+            "reference": {
+                "eval/return": self.reference_paid,
+                "eval/gold": self.reference_return,
+                "rollout/ep_rew_mean": self.reference_paid,
+            },
+        }
+        present = {
+            line: {tag: value for tag, value in tags.items() if value is not None}
+            for line, tags in values.items()
+        }
+        return {line: tags for line, tags in present.items() if tags}
+
+
+def make_env(env_id: str, env_args: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    """Return ``gym.make(env_id, **env_args)``.
+
+    Raises:
+        ValueError: arguments that the environment does not take, or a package that it needs and that is missing.
+    """
+    try:
+        return gym.make(env_id, **env_args)
+    except TypeError as error:
+        raise ValueError(
+            f"{env_id} does not take these arguments: {str(error).split(' was raised from')[0]}"
+        ) from None
+    except gym.error.Error as error:
+        raise ValueError(f"{env_id} cannot be made: {error}") from None
+
+
+def open_problem(env: str, env_args: Mapping[str, Any] | None = None) -> Problem:
+    """Return the problem for an environment's name, such as ``CounterWalk`` or ``FrozenLake-v1``.
+
+    Raises:
+        ValueError: an unknown name (the message has the nearest) or arguments that it does not take.
+    """
+    env_id, env_args = resolve_id(env), dict(env_args or {})
+    made = make_env(env_id, env_args)
+    mdp, reason = None, ""
+    try:
+        mdp = tabular_mdp(made)
+    except ValueError as error:
+        reason = str(error)
+    weights = dict(getattr(made.unwrapped, "paid_weights", {"gold": 1.0}))
+    model = getattr(made.unwrapped, "model", None)
+    tokens = model if isinstance(model, TokenModel) else None
+    made.close()
+    spaces = made.observation_space, made.action_space
+    return Problem(env_id, env_args, discount_of(env_id), weights, mdp, reason, *spaces, tokens)
+
+
+def read_lines(problem: Problem) -> Lines:
+    """Return the exact lines of ``problem``; a missing one is explained in the note."""
+    mdp = problem.mdp
+    if mdp is None:
+        return Lines(None, None, None, None, problem.reason)
+    notes: list[str] = []
+
+    optimal: float | None = None
+    optimal_paid: float | None = None
+    try:
+        optimal_paid = problem.best.start_value(mdp)
+        only_gold = dict(problem.weights) == {"gold": 1.0}
+        optimal = optimal_paid if only_gold else solve(mdp, {"gold": 1.0}, discount=1.0).start_value(mdp)
+    except NoFiniteAnswerError as error:
+        notes.append(f"optimal_return: {error}")
+    try:
+        returns = evaluate(mdp, reference_policy(mdp)).returns
+        reference: float | None = returns["gold"]
+        reference_paid: float | None = sum(weight * returns[name] for name, weight in problem.weights.items())
+    except NoFiniteAnswerError as error:
+        notes.append(f"reference_return: {error}")
+        reference = reference_paid = None
+    return Lines(optimal, reference, optimal_paid, reference_paid, "; ".join(notes) or None)
+
+
+def parse_env_args(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return the arguments written as ``key=value``: values are Python literals where they can be, else text.
+
+    Raises:
+        ValueError: a pair without "=" or without a key.
+
+    >>> parse_env_args(["n_states=5", "slip=0.1", "task=Keyword"])
+    {'n_states': 5, 'slip': 0.1, 'task': 'Keyword'}
+    """
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"--env-arg {pair!r} is not of the form key=value, such as n_states=5")
+        try:
+            parsed[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parsed[key] = text
+    return parsed

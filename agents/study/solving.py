@@ -1,0 +1,109 @@
+"""``tokenwalk solve``: the exact answers of an environment, as a dictionary whose keys are fixed."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenwalk.agents.exact.bellman import NoFiniteAnswerError
+from tokenwalk.agents.exact.dynamic_programming import Solution, optimal_actions, solve
+from tokenwalk.agents.exact.evaluation import evaluate
+from tokenwalk.agents.study.problem import Problem
+from tokenwalk.envs.transition import BoolArray, FloatArray
+
+MAX_LISTED_STATES = 1_000
+
+
+@dataclass(frozen=True)
+class SolvedProblem:
+    """What ``solve_problem`` found: the report of the command line and the arrays behind it."""
+
+    report: dict[str, Any]
+    solution: Solution | None
+    regularized: Solution | None
+    actions: BoolArray | None  # [T or 1, S, A], True where optimal
+
+    def write_arrays(self, path: Path) -> None:
+        """Write values, optimal actions and policies as an npz: value [T or 1, S], actions and policy [T or 1, S, A].
+
+        Raises:
+            ValueError: there is no solution to write.
+        """
+        if self.solution is None or self.actions is None:
+            raise ValueError(f"nothing to write to {path}: {self.report['note']}")
+        arrays: dict[str, Any] = {
+            "value": self.solution.value,
+            "optimal_actions": self.actions,
+            "policy": self.solution.policy,
+        }
+        if self.regularized is not None:
+            arrays |= {
+                "regularized_value": self.regularized.value,
+                "regularized_policy": self.regularized.policy,
+            }
+        with path.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def solve_problem(
+    problem: Problem, *, discount: float | None = None, kl_coef: float | None = None
+) -> SolvedProblem:
+    """Return the exact answers of ``problem`` under both objectives, by name.
+
+    ``optimal_return`` and ``reference_return`` are undiscounted over the environment's own horizon (until termination
+    where it has none). ``optimal_value``, ``regularized_value`` and ``kl`` are under ``discount`` (the id's own by
+    default), over the infinite horizon where the time limit is a mere truncation. Per-state lists are of the first
+    step, up to 1,000 states. A figure that does not exist is None, with the reason in ``note``.
+
+    Raises:
+        ValueError: an environment without tables, a discount outside (0, 1], or a kl_coef that is not above 0.
+    """
+    mdp = problem.mdp
+    if mdp is None:
+        raise ValueError(f"{problem.env_id} has no exact answer: {problem.reason}")
+    if kl_coef is not None and not kl_coef > 0:
+        raise ValueError(
+            f"kl_coef is {kl_coef}: give a number above 0, or leave it out for the unregularised optimum"
+        )
+    started = time.perf_counter()
+    discount = problem.discount if discount is None else discount
+    endless = mdp.without_time_limit()
+    notes = [problem.lines.note] if problem.lines.note else []
+    solution = regularized = actions = kl = None
+    try:
+        solution = solve(endless, problem.weights, discount=discount)
+        actions = optimal_actions(endless, solution, problem.weights)
+        if kl_coef is not None:
+            regularized = solve(endless, problem.weights, discount=discount, kl_coef=kl_coef)
+            kl = evaluate(endless, regularized.policy, discount=discount).kl
+    except NoFiniteAnswerError as error:
+        notes.append(f"{'optimal_value' if solution is None else 'regularized_value'}: {error}")
+    listed = solution is not None and mdp.n_states <= MAX_LISTED_STATES
+    report = {
+        "env": problem.env_id,
+        "horizon": mdp.horizon,
+        "discount": discount,
+        "kl_coef": kl_coef,
+        "optimal_return": problem.lines.optimal_return,
+        "reference_return": problem.lines.reference_return,
+        "optimal_value": solution.start_value(mdp) if solution else None,
+        "optimal_values": _finite(solution.value[0]) if solution and listed else None,
+        "optimal_actions": [np.flatnonzero(row).tolist() for row in actions[0]]
+        if actions is not None and listed
+        else None,
+        "regularized_value": regularized.start_value(mdp) if regularized else None,
+        "kl": kl,
+        "states": mdp.n_states,
+        "exact": True,
+        "residual": max((one.residual for one in (solution, regularized) if one), default=None),
+        "seconds": time.perf_counter() - started,
+        "note": "; ".join(notes) or None,
+    }
+    return SolvedProblem(report, solution, regularized, actions)
+
+
+def _finite(values: FloatArray) -> list[float | None]:
+    """Return ``values`` [S] as JSON has them: None for a state from which no policy is sure to end."""
+    return [float(value) if np.isfinite(value) else None for value in values]

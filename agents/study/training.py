@@ -1,0 +1,146 @@
+"""``tokenwalk train``: one function from a request to a run folder. It can be called in a worker as it stands."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.runs.tracking import Tracker
+from tokenwalk.agents.study.budgets import check_agent, default_config, default_steps
+from tokenwalk.agents.study.learners import Learner, build_learner, load_learner, score_learner
+from tokenwalk.agents.study.problem import Problem, open_problem
+from tokenwalk.agents.study.scoring import summary_of
+from tokenwalk.envs.lanes import check_seed
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training run tells while it goes on."""
+
+    step: int
+    steps: int
+    metrics: Mapping[str, float]
+    optimal_return: float | None
+
+
+def train(
+    agent: str,
+    env: str,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    runs: int | None = None,
+    env_args: Mapping[str, Any] | None = None,
+    config: Any = None,
+    run_dir: Path | None = None,
+    threads: int = 1,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Train ``agent`` on ``env`` and return the summary that also stands in the run folder.
+
+    Args:
+        agent: a name of ``learners.AGENTS``.
+        env: an environment's name or id.
+        steps: environment steps of each run; the agent's default for this environment where None.
+        seed: of everything that is drawn.
+        runs: independent runs (16 by default for tabular agents on tables, else 1).
+        env_args: for ``gym.make``.
+        config: the agent's dataclass; its default for this environment where None.
+        run_dir: a new folder; where None, a numbered one under ``runs/``.
+        threads: of torch.
+        on_progress: called some times a second.
+
+    Returns:
+        The keys agent, env, steps, seconds, return, gold, proxy, optimal_return, reference_return, normalized_score,
+        exact, interval, note, runs, interrupted, run_dir. Ctrl-C ends the training early, with what was learned saved
+        and ``interrupted`` true.
+
+    Raises:
+        ValueError: an unknown name, a number out of range, spaces that the agent cannot take, a folder that exists.
+    """
+    check_agent(agent)
+    check_seed(seed)
+    problem = open_problem(env, env_args)
+    config = default_config(agent, problem.env_id) if config is None else config
+    steps = default_steps(agent, problem.env_id) if steps is None else steps
+    if steps < 0:
+        raise ValueError(f"steps is {steps}: give 0 or more")
+    learner = build_learner(agent, problem, config, seed=seed, runs=runs, threads=threads)
+    folder = RunFolder.create(run_dir, f"{agent}-{problem.env_id.rsplit('/', 1)[-1]}")
+    request = {
+        "agent": agent,
+        "env": problem.env_id,
+        "env_args": dict(problem.env_args),
+        "seed": seed,
+        "runs": learner.runs,
+        "steps": steps,
+        "config": asdict(config) if config is not None else {},
+    }
+    folder.write_config(request)
+    return _carry_on(folder, problem, learner, request, steps, on_progress)
+
+
+def resume(
+    run: Path, *, steps: int | None = None, on_progress: Callable[[Progress], None] | None = None
+) -> dict[str, Any]:
+    """Go on with a tabular run for ``steps`` more steps (its own budget where None) and return the new summary.
+
+    Raises:
+        ValueError: no run, a damaged one, one whose agent cannot go on, or negative steps.
+    """
+    folder = RunFolder.open(run)
+    request = folder.config
+    problem = open_problem(request["env"], request["env_args"])
+    learner = load_learner(folder.path, request, problem)
+    if not learner.can_resume:
+        raise ValueError(
+            f"{run} is a run of {request['agent']}, which cannot go on: only the tabular agents can; train a new one"
+        )
+    steps = int(request["steps"]) if steps is None else steps
+    if steps < 0:
+        raise ValueError(f"steps is {steps}: give 0 or more")
+    return _carry_on(folder, problem, learner, request, steps, on_progress)
+
+
+def _carry_on(
+    folder: RunFolder,
+    problem: Problem,
+    learner: Learner,
+    request: Mapping[str, Any],
+    steps: int,
+    on_progress: Callable[[Progress], None] | None,
+) -> dict[str, Any]:
+    """Train ``learner`` for ``steps`` steps into ``folder``, save it whatever happens, and return the summary."""
+    started, first_step, interrupted = time.perf_counter(), learner.steps, False
+    with Tracker(folder.path, problem.lines.charts) as tracker:
+        tracker.log_hparams(
+            {"agent": request["agent"], "env": request["env"], "seed": request["seed"], **request["config"]}
+        )
+
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            tracker.log(step, metrics)
+            if on_progress:
+                on_progress(Progress(step - first_step, steps, metrics, problem.lines.optimal_paid))
+
+        try:
+            learner.learn(steps, report)
+        except KeyboardInterrupt:
+            interrupted = True
+        learner.save(folder.path)
+        seconds = time.perf_counter() - started
+        score = score_learner(problem, learner, seed=int(request["seed"]))
+        report(learner.steps, score.as_metrics())
+    summary = {
+        "agent": request["agent"],
+        "env": request["env"],
+        "steps": learner.steps,
+        "seconds": seconds,
+        **summary_of(problem, score),
+        "runs": learner.runs,
+        "interrupted": interrupted,
+        "run_dir": str(folder.path),
+    }
+    folder.write_summary(summary)
+    return summary

@@ -1,0 +1,106 @@
+"""What a tabular agent is told: one dataclass of ten fields, checked when it is made. Loads no numba."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+Backup = Literal["q-learning", "sarsa", "expected-sarsa", "double-q", "soft-q"]
+BACKUPS: tuple[Backup, ...] = get_args(Backup)  # kernels numbers them in this order
+
+
+class Rule(NamedTuple):
+    """The numbers of a config, as both drivers read them."""
+
+    backup: int
+    discount: float
+    step_size: float
+    half_life: float
+    epsilon: float
+    final_epsilon: float
+    epsilon_steps: int
+    n_step: int
+    kl_coef: float
+
+
+@dataclass(frozen=True)
+class QLearningConfig:
+    """How to learn. The defaults are the documented ones of the counter-walk: step size 0.1, discount 0.9.
+
+    Attributes:
+        backup: what an entry is moved towards; see ``kernels.advance``.
+        discount: of the value that is learned, in [0, 1].
+        step_size: of an entry's first update, in (0, 1].
+        step_size_half_life: visits of an entry after which its step size has halved: the step size is
+            step_size / (1 + earlier visits / half_life). 0 keeps it constant.
+        epsilon: probability of an action at random among the available ones, in [0, 1].
+        final_epsilon: what epsilon goes to, linearly, in the first ``epsilon_steps`` steps; None: it stays.
+        epsilon_steps: counted over a run's whole life, so that learning in pieces is learning in one go.
+        initial_value: of every entry; above any return it makes the agent try everything (optimistic start).
+        n_step: rewards summed before bootstrapping.
+        kl_coef: for soft-q the price of one nat of KL to the reference policy, in the reward's unit; else 0.
+
+    Raises:
+        ValueError: a field out of its range.
+    """
+
+    backup: Backup = "q-learning"
+    discount: float = 0.9
+    step_size: float = 0.1
+    step_size_half_life: float = 0.0
+    epsilon: float = 0.1
+    final_epsilon: float | None = None
+    epsilon_steps: int = 0
+    initial_value: float = 0.0
+    n_step: int = 1
+    kl_coef: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.backup not in BACKUPS:
+            raise ValueError(f"backup is {self.backup!r}: give one of {', '.join(BACKUPS)}")
+        _check_number("discount", self.discount, 0, 1)
+        _check_number("step_size", self.step_size, 0, 1, low_open=True)
+        _check_number("step_size_half_life", self.step_size_half_life, 0)
+        _check_number("epsilon", self.epsilon, 0, 1)
+        _check_number("initial_value", self.initial_value)
+        for name, low in (("epsilon_steps", 0), ("n_step", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ValueError(f"{name} is {value!r}: give an integer of {low} or more")
+        if self.final_epsilon is not None:
+            _check_number("final_epsilon", self.final_epsilon, 0, 1)
+        if (self.final_epsilon is None) != (self.epsilon_steps == 0):
+            raise ValueError(
+                f"final_epsilon is {self.final_epsilon} and epsilon_steps is {self.epsilon_steps}: "
+                "give both to let epsilon change, or None and 0 to let it stay"
+            )
+        if self.backup == "soft-q":
+            _check_number("kl_coef", self.kl_coef, 0, low_open=True)
+        elif self.kl_coef != 0:
+            raise ValueError(f"kl_coef is {self.kl_coef!r}: give 0, as only backup 'soft-q' pays for KL")
+
+    @property
+    def rule(self) -> Rule:
+        """Return the same as plain numbers, all of fixed type, as both drivers read them."""
+        return Rule(
+            backup=BACKUPS.index(self.backup),
+            discount=float(self.discount),
+            step_size=float(self.step_size),
+            half_life=float(self.step_size_half_life),
+            epsilon=float(self.epsilon),
+            final_epsilon=float(self.epsilon if self.final_epsilon is None else self.final_epsilon),
+            epsilon_steps=self.epsilon_steps,
+            n_step=self.n_step,
+            kl_coef=float(self.kl_coef),
+        )
+
+
+def _check_number(
+    name: str, value: object, low: float = -math.inf, high: float = math.inf, low_open: bool = False
+) -> None:
+    """Raise ValueError unless ``value`` is a finite number from ``low`` (itself, or not) to ``high``."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):  # noqa: SIM102
+        if low <= value <= high and not (low_open and value == low):
+            return
+    bounds = "" if low == -math.inf else f" above {low}" if low_open else f" of {low} or more"
+    bounds += "" if high == math.inf else f" and at most {high}"
+    raise ValueError(f"{name} is {value!r}: give a finite number{bounds}")

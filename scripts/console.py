@@ -1,0 +1,125 @@
+"""What the subcommands share: parsing through tyro, tables for people, one JSON object for programs.
+
+rich is imported where something is drawn, so that --help starts fast.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar
+
+import tyro
+
+Arguments = TypeVar("Arguments")
+_PIPE_WIDTH = 200
+EnvName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
+Number = Annotated[float | None, tyro.conf.arg(metavar="X")]
+Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+EnvArgs = Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(metavar="KEY=VALUE")]
+
+
+class ProgressReport(Protocol):
+    """What training tells while it goes on: ``study.training.Progress``, which need not be imported for a bar."""
+
+    @property
+    def step(self) -> int:
+        """Return the steps taken in this call."""
+
+    @property
+    def steps(self) -> int:
+        """Return the steps asked for."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Return the newest metrics by tag."""
+
+    @property
+    def optimal_return(self) -> float | None:
+        """Return the exact optimum by what is paid, where there is one."""
+
+
+def parse(arguments: type[Arguments], command: str, argv: Sequence[str]) -> Arguments:
+    """Return ``argv`` as the dataclass ``arguments``; prints help or the mistake and exits where that is asked for."""
+    return tyro.cli(
+        arguments,
+        prog=f"tokenwalk {command}",
+        args=list(argv),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as one JSON object on stdout."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Print a table; columns of numbers are set to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    shown = [list(row) for row in rows]
+    for index, column in enumerate(table.columns):
+        if shown and all(isinstance(row[index], (int, float, type(None))) for row in shown):
+            column.justify = "right"
+    for row in shown:
+        table.add_row(*(format_value(value) for value in row))
+    # A pipe has no width: rows stay whole there, so that grep and awk find them.
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def format_value(value: object) -> str:
+    """Return a value as a person reads it: six significant digits, a dash for nothing."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """Print a run's summary, one figure a line."""
+    print_table(("figure", "value"), [(key, format_value(value)) for key, value in summary.items()])
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[ProgressReport], None]]:
+    """Show a bar on stderr with the return so far beside the optimum, and give what moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        task = bar.add_task(label, total=None, figures="")
+
+        def on_progress(progress: ProgressReport) -> None:
+            shown = progress.metrics.get("eval/return", progress.metrics.get("rollout/ep_rew_mean"))
+            figures = "" if shown is None else f"return {shown:.4g}"
+            if progress.optimal_return is not None:
+                figures += f" (optimum {progress.optimal_return:.4g})"
+            bar.update(
+                task, completed=min(progress.step, progress.steps), total=progress.steps, figures=figures
+            )
+
+        yield on_progress
+
+
+def note(message: str) -> None:
+    """Print a remark on stderr."""
+    print(message, file=sys.stderr)

@@ -1,0 +1,40 @@
+"""``tokenwalk envs``: the registered environments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenwalk.scripts.console import parse, print_json, print_table
+from tokenwalk.scripts.main import run_command
+
+
+@dataclass(frozen=True)
+class EnvsArguments:
+    """List tokenwalk's environments: spaces, horizon, discount, and the exact optimal and reference returns."""
+
+    json: bool = False
+    """print one JSON object"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk envs``."""
+    arguments = parse(EnvsArguments, "envs", argv)
+    from tokenwalk.agents.study.listing import list_environments
+
+    rows = list_environments()
+    if arguments.json:
+        print_json({"envs": rows})
+        return 0
+    columns = ("env", "observation", "action", "horizon", "discount", "optimal_return", "reference_return")
+    print_table(
+        [column.replace("_return", "") for column in columns],
+        [
+            [str(row["env"]).removeprefix("tokenwalk/"), *(row[column] for column in columns[1:])]
+            for row in rows
+        ],
+    )
+    print("Gymnasium's own environments work too: solve and train take FrozenLake, CliffWalking, Taxi, ...")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("envs"))

@@ -1,0 +1,47 @@
+"""``tokenwalk evaluate RUN``: what a trained agent is worth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tokenwalk.scripts.console import Count, File, parse, print_json, print_summary
+from tokenwalk.scripts.main import run_command
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Evaluate a run: exactly where that is possible, and by played episodes, with a 95 % interval, where it is not
+    or where --episodes asks for it."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """a run folder, such as runs/0001-q-learning-CounterWalk-v0"""
+    episodes: Count = None
+    """how many episodes to play"""
+    trajectories: File = None
+    """write each played episode to this file as one JSON line"""
+    seed: int = 0
+    """of the played episodes"""
+    json: bool = False
+    """print one JSON object"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk evaluate``."""
+    arguments = parse(EvaluateArguments, "evaluate", argv)
+    from tokenwalk.agents.study.evaluating import evaluate_run
+
+    report = evaluate_run(
+        arguments.run, episodes=arguments.episodes, trajectories=arguments.trajectories, seed=arguments.seed
+    )
+    if arguments.json:
+        print_json(report)
+    else:
+        print_summary(report)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("evaluate"))

@@ -1,0 +1,70 @@
+"""``tokenwalk solve ENV``: the exact answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tokenwalk.scripts.console import (
+    EnvArgs,
+    EnvName,
+    File,
+    Number,
+    format_value,
+    parse,
+    print_json,
+    print_table,
+)
+from tokenwalk.scripts.main import run_command
+
+_SHOWN_STATES = 20
+
+
+@dataclass(frozen=True)
+class SolveArguments:
+    """Print the exact optimum of an environment: its return, its value under a discount, and with --kl-coef the
+    best trade of reward against divergence from the reference policy."""
+
+    env: EnvName
+    """an environment, such as CounterWalk or FrozenLake"""
+    discount: Number = None
+    """discount of the value (default: the environment's own)"""
+    kl_coef: Number = None
+    """weight of the KL to the reference policy"""
+    env_arg: EnvArgs = field(default_factory=list)
+    """an argument of the environment as key=value; may be repeated"""
+    out: File = None
+    """write values, optimal actions and policies to this .npz file"""
+    json: bool = False
+    """print one JSON object"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk solve``."""
+    arguments = parse(SolveArguments, "solve", argv)
+    from tokenwalk.agents.study.problem import open_problem, parse_env_args
+    from tokenwalk.agents.study.solving import solve_problem
+
+    problem = open_problem(arguments.env, parse_env_args(arguments.env_arg))
+    solved = solve_problem(problem, discount=arguments.discount, kl_coef=arguments.kl_coef)
+    if arguments.out:
+        solved.write_arrays(arguments.out)
+    if arguments.json:
+        print_json(solved.report)
+        return 0
+    report = solved.report
+    lists = ("optimal_values", "optimal_actions")
+    print_table(
+        ("figure", "value"), [(key, format_value(value)) for key, value in report.items() if key not in lists]
+    )
+    if report["optimal_values"] is not None:
+        rows = list(zip(range(report["states"]), *(report[key] for key in lists), strict=True))
+        print_table(
+            ("state", "value", "optimal actions"),
+            [(s, v, " ".join(map(str, a))) for s, v, a in rows[:_SHOWN_STATES]],
+        )
+        if len(rows) > _SHOWN_STATES:
+            print(f"({len(rows) - _SHOWN_STATES} more states: --json or --out FILE.npz has them)")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("solve"))

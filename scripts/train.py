@@ -1,0 +1,122 @@
+"""``tokenwalk train AGENT ENV``: trains an agent into a run folder."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenwalk.scripts.console import (
+    Count,
+    EnvArgs,
+    EnvName,
+    Folder,
+    note,
+    parse,
+    print_json,
+    print_summary,
+    progress_bar,
+)
+from tokenwalk.scripts.main import run_command
+
+AGENTS = {  # by what they are; learners.AGENTS is the same list, which a test holds
+    "tabular": ("q-learning", "sarsa", "expected-sarsa", "double-q", "soft-q"),
+    "Stable-Baselines3": ("ppo", "a2c", "dqn", "maskable-ppo"),
+    "the two ends of the scale": ("exact", "random"),
+}
+USAGE = (
+    "usage: tokenwalk train AGENT ENV [OPTIONS]     ('tokenwalk train AGENT --help' lists an agent's options)"
+)
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train an agent, write a run folder with TensorBoard curves, and print what the agent is worth."""
+
+    env: EnvName
+    """an environment, such as CounterWalk or FrozenLake"""
+    steps: Count = None
+    """environment steps of each run (default: what suits the environment)"""
+    seed: int = 0
+    """of everything that is drawn"""
+    runs: Count = None
+    """independent runs (default: 16 for tabular agents on tables, else 1)"""
+    run_dir: Folder = None
+    """a new folder for the run (default: a numbered one under runs/)"""
+    resume: Folder = None
+    """go on with this run for --steps more steps; tabular agents only"""
+    env_arg: EnvArgs = field(default_factory=list)
+    """an argument of the environment as key=value; may be repeated"""
+    threads: int = 1
+    """of torch: small networks want one"""
+    json: bool = False
+    """print one JSON object"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk train``; the exit code is 130 after Ctrl-C, with what was learned saved."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, "\n\nagents")
+        for kind, names in AGENTS.items():
+            print(f"  {', '.join(names):<55}{kind}")
+        return 0
+    from tokenwalk.agents.study.budgets import check_agent
+
+    agent = check_agent(argv[0])
+    arguments, config = _parse(agent, argv[1:])
+    from tokenwalk.agents.study.problem import parse_env_args
+    from tokenwalk.agents.study.training import resume, train
+
+    with progress_bar(f"{agent} on {arguments.env}") as on_progress:
+        if arguments.resume is not None:
+            summary = resume(arguments.resume, steps=arguments.steps, on_progress=on_progress)
+        else:
+            summary = train(
+                agent,
+                arguments.env,
+                steps=arguments.steps,
+                seed=arguments.seed,
+                runs=arguments.runs,
+                env_args=parse_env_args(arguments.env_arg),
+                config=config,
+                run_dir=arguments.run_dir,
+                threads=arguments.threads,
+                on_progress=on_progress,
+            )
+    if arguments.json:
+        print_json(summary)
+    else:
+        print_summary(summary)
+        print(f"curves: tensorboard --logdir {Path(summary['run_dir']).parent}")
+    if summary["interrupted"]:
+        note(f"stopped at step {summary['steps']}; what was learned is in {summary['run_dir']}")
+        return 130
+    return 0
+
+
+def _parse(agent: str, argv: Sequence[str]) -> tuple[TrainArguments, Any]:
+    """Return the arguments and the agent's config, whose defaults are those of the environment that ``argv`` names."""
+    from tokenwalk.agents.study.budgets import config_type, default_config
+
+    kind = config_type(agent)
+    if kind is None:
+        return parse(TrainArguments, f"train {agent}", argv), None
+
+    def parse_with(default: Any) -> Any:
+        both = dataclasses.make_dataclass(
+            "TrainAgentArguments",
+            [("request", TrainArguments), ("config", kind, dataclasses.field(default=default))],
+            namespace={"__doc__": TrainArguments.__doc__},
+            frozen=True,
+        )
+        return parse(both, f"train {agent}", argv)
+
+    env = parse_with(
+        kind()
+    ).request.env  # the first reading only finds the environment, in whatever place it stands
+    parsed = parse_with(default_config(agent, env))
+    return parsed.request, parsed.config
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("train"))

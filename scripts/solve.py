@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
 
 from tokenwalk.scripts.console import (
     EnvArgs,
@@ -29,6 +32,8 @@ class SolveArguments:
     """discount of the value (default: the environment's own)"""
     kl_coef: Number = None
     """weight of the KL to the reference policy"""
+    source: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """solve for this source, such as proxy, instead of what is paid"""
     env_arg: EnvArgs = field(default_factory=list)
     """an argument of the environment as key=value; may be repeated"""
     out: File = None
@@ -44,7 +49,9 @@ def main(argv: Sequence[str]) -> int:
     from tokenwalk.agents.study.solving import solve_problem
 
     problem = open_problem(arguments.env, parse_env_args(arguments.env_arg))
-    solved = solve_problem(problem, discount=arguments.discount, kl_coef=arguments.kl_coef)
+    solved = solve_problem(
+        problem, discount=arguments.discount, kl_coef=arguments.kl_coef, source=arguments.source
+    )
     if arguments.out:
         solved.write_arrays(arguments.out)
     if arguments.json:

@@ -7,10 +7,10 @@ import numpy as np
 
 from tokenwalk.agents.exact.bellman import Outcomes
 from tokenwalk.agents.exact.dynamic_programming import Solution, check_coefficients, refuse_endless, solve
-from tokenwalk.agents.exact.policy import checked_slice, log_reference, one_hot, policy_slices
+from tokenwalk.agents.exact.policy import checked_slice, log_reference, policy_slices
 from tokenwalk.agents.exact.regularized import kl_and_entropy
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.transition import BoolArray, FloatArray
+from tokenwalk.envs.transition import FloatArray
 
 DOMINANCE_TOLERANCE = 1e-9
 
@@ -162,14 +162,3 @@ def regret_against(
 def reference_policy(mdp: TabularMDP) -> FloatArray:
     """Return the reference policy as a table, float64 [1, S, A]."""
     return np.exp(log_reference(mdp))[None]
-
-
-def greedy_policy(q: FloatArray, available: BoolArray) -> FloatArray:
-    """Return the policy [..., S, A] that plays the first largest ``q`` among ``available`` [S, A].
-
-    Raises:
-        ValueError: a q that is not a number.
-    """
-    if (unknown := int(np.isnan(q).sum())) > 0:
-        raise ValueError(f"q holds {unknown} entries that are not a number: give finite action values")
-    return one_hot(np.where(available, q, -np.inf).argmax(axis=-1), available.shape[1])

@@ -142,25 +142,28 @@ def open_problem(env: str, env_args: Mapping[str, Any] | None = None) -> Problem
     return Problem(env_id, env_args, discount_of(env_id), weights, mdp, reason, *spaces, tokens)
 
 
-def read_lines(problem: Problem) -> Lines:
-    """Return the exact lines of ``problem``; a missing one is explained in the note."""
+def read_lines(problem: Problem, weights: Mapping[str, float] | None = None) -> Lines:
+    """Return the exact lines of ``problem``, the paid ones by ``weights`` (its own if None); a missing one is explained.
+
+    Raises:
+        ValueError: weights of a channel that the problem does not have.
+    """
     mdp = problem.mdp
     if mdp is None:
         return Lines(None, None, None, None, problem.reason)
     notes: list[str] = []
-
     optimal: float | None = None
     optimal_paid: float | None = None
     try:
-        optimal_paid = problem.best.start_value(mdp)
-        only_gold = dict(problem.weights) == {"gold": 1.0}
-        optimal = optimal_paid if only_gold else solve(mdp, {"gold": 1.0}, discount=1.0).start_value(mdp)
+        best = problem.best if weights is None else solve(mdp, weights, discount=1.0)
+        optimal_paid = best.start_value(mdp)
+        optimal = solve(mdp, {"gold": 1.0}, discount=1.0).start_value(mdp)
     except NoFiniteAnswerError as error:
         notes.append(f"optimal_return: {error}")
     try:
-        returns = evaluate(mdp, reference_policy(mdp)).returns
-        reference: float | None = returns["gold"]
-        reference_paid: float | None = sum(weight * returns[name] for name, weight in problem.weights.items())
+        evaluation = evaluate(mdp, reference_policy(mdp))
+        reference: float | None = evaluation.returns["gold"]
+        reference_paid: float | None = evaluation.value(problem.weights if weights is None else weights)
     except NoFiniteAnswerError as error:
         notes.append(f"reference_return: {error}")
         reference = reference_paid = None

@@ -1,6 +1,7 @@
 """``tokenwalk solve``: the exact answers of an environment, as a dictionary whose keys are fixed."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from tokenwalk.agents.exact.bellman import NoFiniteAnswerError
+from tokenwalk.agents.exact.completions import best_text
 from tokenwalk.agents.exact.dynamic_programming import Solution, optimal_actions, solve
 from tokenwalk.agents.exact.evaluation import evaluate
-from tokenwalk.agents.study.problem import Problem
+from tokenwalk.agents.exact.token_policy import table_policy
+from tokenwalk.agents.study.problem import Problem, read_lines
 from tokenwalk.envs.transition import BoolArray, FloatArray
 
 MAX_LISTED_STATES = 1_000
@@ -48,17 +51,25 @@ class SolvedProblem:
 
 
 def solve_problem(
-    problem: Problem, *, discount: float | None = None, kl_coef: float | None = None
+    problem: Problem,
+    *,
+    discount: float | None = None,
+    kl_coef: float | None = None,
+    source: str | None = None,
 ) -> SolvedProblem:
     """Return the exact answers of ``problem`` under both objectives, by name.
 
     ``optimal_return`` and ``reference_return`` are undiscounted over the environment's own horizon (until termination
     where it has none). ``optimal_value``, ``regularized_value`` and ``kl`` are under ``discount`` (the id's own by
     default), over the infinite horizon where the time limit is a mere truncation. Per-state lists are of the first
-    step, up to 1,000 states. A figure that does not exist is None, with the reason in ``note``.
+    step, up to 1,000 states. ``gold`` and ``proxy`` are the undiscounted returns, over the environment's own horizon, of
+    the policy that attains ``optimal_value`` (``regularized_value`` where there is a ``kl_coef``), and ``best_text`` is a
+    completion that attains the optimum. With ``source`` that source alone is solved for, and the two returns are its own.
+    A figure that does not exist is None, with the reason in ``note``.
 
     Raises:
-        ValueError: an environment without tables, a discount outside (0, 1], or a kl_coef that is not above 0.
+        ValueError: an environment without tables, a discount outside (0, 1], a kl_coef that is not above 0, or a source
+            that the environment does not have.
     """
     mdp = problem.mdp
     if mdp is None:
@@ -70,24 +81,30 @@ def solve_problem(
     started = time.perf_counter()
     discount = problem.discount if discount is None else discount
     endless = mdp.without_time_limit()
-    notes = [problem.lines.note] if problem.lines.note else []
+    weights = problem.weights if source is None else {source: 1.0}
+    lines = problem.lines if source is None else read_lines(problem, {source: 1.0})
+    notes = [lines.note] if lines.note else []
     solution = regularized = actions = kl = None
+    returns: Mapping[str, float] = {}
     try:
-        solution = solve(endless, problem.weights, discount=discount)
-        actions = optimal_actions(endless, solution, problem.weights)
+        solution = solve(endless, weights, discount=discount)
+        actions = optimal_actions(endless, solution, weights)
         if kl_coef is not None:
-            regularized = solve(endless, problem.weights, discount=discount, kl_coef=kl_coef)
+            regularized = solve(endless, weights, discount=discount, kl_coef=kl_coef)
             kl = evaluate(endless, regularized.policy, discount=discount).kl
+        returns = evaluate(mdp, (regularized or solution).policy).returns
     except NoFiniteAnswerError as error:
-        notes.append(f"{'optimal_value' if solution is None else 'regularized_value'}: {error}")
+        notes.append(f"{_missing(solution, regularized if kl_coef else solution)}: {error}")
+    if problem.tokens is not None and len(problem.tokens.task.prompts) > 1:
+        notes.append(f"best_text answers the prompt {problem.tokens.task.prompts[0]!r}")
     listed = solution is not None and mdp.n_states <= MAX_LISTED_STATES
     report = {
         "env": problem.env_id,
         "horizon": mdp.horizon,
         "discount": discount,
         "kl_coef": kl_coef,
-        "optimal_return": problem.lines.optimal_return,
-        "reference_return": problem.lines.reference_return,
+        "optimal_return": lines.optimal_return if source is None else lines.optimal_paid,
+        "reference_return": lines.reference_return if source is None else lines.reference_paid,
         "optimal_value": solution.start_value(mdp) if solution else None,
         "optimal_values": _finite(solution.value[0]) if solution and listed else None,
         "optimal_actions": [np.flatnonzero(row).tolist() for row in actions[0]]
@@ -100,8 +117,25 @@ def solve_problem(
         "residual": max((one.residual for one in (solution, regularized) if one), default=None),
         "seconds": time.perf_counter() - started,
         "note": "; ".join(notes) or None,
+        "gold": returns.get("gold"),
+        "proxy": returns.get("proxy"),
+        "best_text": _best_text(problem, solution),
     }
     return SolvedProblem(report, solution, regularized, actions)
+
+
+def _missing(solution: Solution | None, sought: Solution | None) -> str:
+    """Return the name of the first figure that does not exist."""
+    if solution is None:
+        return "optimal_value"
+    return "regularized_value" if sought is None else "gold"
+
+
+def _best_text(problem: Problem, solution: Solution | None) -> str | None:
+    """Return a completion of the first prompt that attains the optimum; None where nothing is written."""
+    if problem.tokens is None or solution is None:
+        return None
+    return best_text(problem.tokens.task, table_policy(problem.tokens, solution.policy))
 
 
 def _finite(values: FloatArray) -> list[float | None]:

@@ -22,6 +22,20 @@ _OFF_POLICY: dict[str, Budget] = {
     "FrozenLake": ({"step_size": 0.5, "step_size_half_life": 100.0, "epsilon": 0.3}, 2_000_000),
     "Taxi": ({"step_size": 0.2}, 1_000_000),
 }
+# Token tasks are deterministic: the newest target is the best estimate, so the step size is 1.
+_TOKENS = {"step_size": 1.0, "epsilon": 0.3}
+_OFF_POLICY |= {
+    "tokenwalk/Keyword": (_TOKENS, 1_000_000),
+    "tokenwalk/TokenGeneration": (_TOKENS, 1_000_000),
+    # Found by chance once in a million episodes; an optimistic start tries everything and needs a few thousand steps.
+    "tokenwalk/Password": ({"step_size": 1.0, "epsilon": 0.0, "initial_value": 1.0}, 5_000),
+    "tokenwalk/Brackets": (_TOKENS, 1_000_000),
+    "tokenwalk/Arithmetic": (_TOKENS, 400_000),
+    "tokenwalk/Lexicon": (_TOKENS, 16_000_000),
+    "tokenwalk/LengthBias": (_TOKENS, 200_000),
+    "tokenwalk/Flattery": (_TOKENS, 50_000),
+    "tokenwalk/Delayed": (_TOKENS, 200_000),
+}
 # The value that is learned is that of exploring play, so epsilon must fall, but not before everything was tried.
 _ON_POLICY: dict[str, Budget] = {
     "tokenwalk/CounterWalk": ({}, 100),

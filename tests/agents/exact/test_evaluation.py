@@ -14,7 +14,6 @@ from tokenwalk.agents.exact.evaluation import (
     DominanceError,
     Evaluation,
     evaluate,
-    greedy_policy,
     reference_policy,
     regret,
     regret_against,
@@ -226,16 +225,6 @@ def test_the_reference_policy_is_the_process_own(workshop: ModuleType) -> None:
     assert ((reference[0] > 0) == mdp.available).all()
     finite = np.maximum(mdp.log_reference, -1.0 * ~mdp.available - 1e3 * mdp.available)
     assert (reference_policy(replace(mdp, log_reference=finite)) == reference).all()
-
-
-def test_a_greedy_policy_plays_the_first_of_the_largest_available_actions() -> None:
-    q = np.array([[1.0, 3.0, 3.0], [9.0, -2.0, -1.0]])
-    available = np.array([[True, True, True], [False, True, True]])
-    expected = np.array([[0, 1, 0], [0, 0, 1]])
-    assert (greedy_policy(q, available) == expected).all()
-    assert (greedy_policy(np.stack([q, q]), available) == np.stack([expected, expected])).all()
-    with pytest.raises(ValueError, match="q holds 1 entries that are not a number"):
-        greedy_policy(np.array([[np.nan, 0.0]]), np.ones((1, 2), dtype=bool))
 
 
 def test_a_float32_policy_is_normalized_before_it_is_evaluated(workshop: ModuleType) -> None:

@@ -10,7 +10,7 @@ from tokenwalk.agents.study.solving import solve_problem
 
 KEYS = (
     "env horizon discount kl_coef optimal_return reference_return optimal_value optimal_values optimal_actions "
-    "regularized_value kl states exact residual seconds note"
+    "regularized_value kl states exact residual seconds note gold proxy best_text"
 ).split()
 
 
@@ -72,3 +72,24 @@ def test_bad_numbers_and_environments_without_tables_are_refused() -> None:
         solve_problem(problem, discount=1.5)
     with pytest.raises(ValueError, match="has no exact answer"):
         solve_problem(open_problem("Blackjack"))
+
+
+def test_flatterys_proxy_has_its_optimum_where_gold_is_lost() -> None:
+    report = solve_problem(open_problem("Flattery"), source="proxy").report
+    assert report["optimal_return"] == pytest.approx(3.5)
+    assert report["gold"] == pytest.approx(-2.5)
+    assert set(report["best_text"].split()) <= {"great", "wonderful"}
+    gold = solve_problem(open_problem("Flattery")).report
+    assert (gold["optimal_return"], gold["proxy"]) == (pytest.approx(2.5), pytest.approx(2.5))
+    assert gold["best_text"] == "because evidence because evidence therefore"  # 1 + 1 + 0.5
+
+
+def test_the_proxys_regularized_optimum_passes_through_the_peak_of_gold() -> None:
+    report = solve_problem(open_problem("Flattery"), source="proxy", kl_coef=0.3474).report
+    assert report["gold"] == pytest.approx(0.4737, abs=1e-4)
+    assert report["kl"] == pytest.approx(2.155, abs=1e-3)
+
+
+def test_an_unknown_source_is_named_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="no reward channel is called 'prox': there are gold, proxy"):
+        solve_problem(open_problem("Flattery"), source="prox")

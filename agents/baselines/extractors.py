@@ -1,64 +1,100 @@
-"""Features of token ids for SB3's networks, sharing across positions what they learn; no one-hot columns."""
+"""What SB3's networks see of token ids: features that share across positions what is learned from them."""
 
-from typing import Any
-
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import nn
 from torch.nn import functional
 
-WIDTH = 64  # features
+from tokenwalk.envs.tasks import Task
+
 RECENT = 4  # last tokens that are told apart by their distance from the end
-MAX_TRIGRAMS = 4093  # rows for the trigrams; a prime, so that no token of one drops out of the remainder
+
+
+class TokenIds(VecEnvWrapper):
+    """Token ids as a Box, which SB3 hands to the network as they are: a MultiDiscrete it would one-hot encode.
+
+    The observations themselves [B, L] are not touched.
+    """
+
+    def __init__(self, vec_env: VecEnv) -> None:
+        space = vec_env.observation_space
+        assert isinstance(space, spaces.MultiDiscrete)
+        assert space.dtype is not None
+        ids: gym.Space[npt.NDArray[np.integer]] = spaces.Box(
+            0, int(space.nvec.max()) - 1, space.shape, space.dtype.type
+        )
+        super().__init__(vec_env, ids)
+
+    def reset(self) -> npt.NDArray[np.integer]:  # type: ignore[override]
+        """Return the first observations, [B, L]."""
+        observations: npt.NDArray[np.integer] = self.venv.reset()  # type: ignore[assignment]
+        return observations
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Return what the lanes gave, as it is."""
+        return self.venv.step_wait()
 
 
 class TokenFeatures(BaseFeaturesExtractor):
-    def __init__(self, observation_space: spaces.Box, width: int = WIDTH) -> None:
-        super().__init__(observation_space, width)
-        self._pad = int(observation_space.high.max())
+    """The last tokens, each by its distance from the end, the position, and a bag of all tokens.
+
+    What is learned of a token holds wherever it stands, which a column per position (SB3's one-hot encoding)
+    has to learn L times. The one layer after the columns is the sum of their embeddings:
+    tanh(sum of E_distance[token] for the last four + E[position] + sum over all tokens of E[token]).
+
+    Args:
+        observation_space: the Box of ``TokenIds``: L ids from 0 to V, where V is padding.
+        width: of the layer; None for the bare columns.
+
+    Shapes: ids [B, L] as numbers of any type -> [B, width], or [B, 4 (V + 1) + L + 1 + V] columns.
+    """
+
+    def __init__(self, observation_space: spaces.Box, width: int | None) -> None:
         (length,) = observation_space.shape
-        base = self._pad + 1
-        self._base = base
-        self._n_trigrams = min(base**3, MAX_TRIGRAMS)
-        starts = np.cumsum([0, RECENT * base, length + 1, base])
-        self._position, self._bag, self._trigram = (int(one) for one in starts[1:])
-        self._nothing = self._trigram + self._n_trigrams
-        self.register_buffer("_recent", torch.arange(RECENT) * base, persistent=False)
-        self.register_buffer("_back", torch.arange(RECENT - 1, -1, -1), persistent=False)
-        self.register_buffer("_place", torch.arange(1, length + 1), persistent=False)
-        self.rows = nn.EmbeddingBag(self._nothing + 1, width, mode="sum", padding_idx=self._nothing)
-        with torch.no_grad():
-            self.rows.weight *= INIT
-            self.rows.weight[self._nothing] = 0
-        self.bias = nn.Parameter(torch.zeros(width))
+        self._pad = int(observation_space.high.max())
+        size = self._pad + 1
+        self._position = RECENT * size  # the column of position 0; those of the last tokens come before it
+        self._bag = self._position + length + 1
+        columns = self._bag + self._pad
+        super().__init__(observation_space, columns if width is None else width)
+        self.layer = (
+            nn.Identity() if width is None else nn.Sequential(nn.Linear(columns, width), nn.Tanh())
+        )
+        self.register_buffer("_places", torch.arange(1, length + 1), persistent=False)
+        self.register_buffer("_distances", torch.arange(RECENT), persistent=False)
+
+    def columns(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return how often each column's feature is there, of the type of ``observations``, [B, columns]."""
+        ids = observations.long()
+        position = ((ids != self._pad) * self._places).amax(dim=1, keepdim=True)  # after the last token [B, 1]
+        padded = functional.pad(ids, (RECENT, 0), value=self._pad)
+        recent = padded.gather(1, position + self._distances) + self._distances * (self._pad + 1)
+        found = torch.cat([recent, position + self._position, ids + self._bag], dim=1)
+        counts = observations.new_zeros(len(ids), self._bag + self._pad + 1)
+        counts.scatter_add_(1, found, observations.new_ones(1, 1).expand_as(found))
+        return counts[:, :-1]  # less the last one, which counts the padding
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        ids = observations.long()
-        written = ids != self._pad
-        last = (written * self._place).amax(dim=1, keepdim=True)
-        padded = functional.pad(ids, (RECENT, 0), value=self._pad)
-        recent = padded.gather(1, last + self._back) + self._recent
-        bag = torch.where(written, ids + self._bag, self._nothing)
-        parts = [recent, last + self._position, bag]
-        if TRI and ids.shape[1] > 2:
-            code = (ids[:, :-2] * self._base + ids[:, 1:-1]) * self._base + ids[:, 2:]
-            whole = written[:, 2:] & written[:, :-2]
-            parts.append(torch.where(whole, code % self._n_trigrams + self._trigram, self._nothing))
-        return ACT(self.rows(torch.cat(parts, dim=1)) + self.bias)
+        """Return the features of token ids."""
+        features: torch.Tensor = self.layer(self.columns(observations))
+        return features
 
-INIT, TRI, ACT = 0.3, True, torch.tanh
 
-class TokenIds(VecEnvWrapper):
-    def __init__(self, vec_env: VecEnv) -> None:
-        space = vec_env.observation_space
-        super().__init__(vec_env, spaces.Box(0, int(space.nvec.max()) - 1, space.shape, space.dtype.type))
+def task_of(vec_env: VecEnv) -> Task | None:
+    """Return the task whose token ids ``vec_env`` observes; None where it observes anything else."""
+    task = vec_env.get_attr("task")[0] if vec_env.has_attr("task") else None
+    if not isinstance(task, Task) or vec_env.observation_space != token_space(task):
+        return None
+    return task
 
-    def reset(self):
-        return self.venv.reset()
 
-    def step_wait(self):
-        return self.venv.step_wait()
+def token_space(task: Task) -> spaces.MultiDiscrete:
+    """Return the space of the prompts and completions of ``task``, padded."""
+    length = task.prompt_length + task.horizon
+    return spaces.MultiDiscrete(np.full(length, task.vocabulary.size + 1), dtype=task.vocabulary.dtype)

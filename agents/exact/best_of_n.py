@@ -1,8 +1,10 @@
-"""Best of n: the best by the pay of n completions that the reference policy writes, its law, KL and returns exactly.
+"""Best of n: of n completions that the reference policy writes, the one that is paid best; exact law, KL and returns.
 
 Per prompt, with ties at random: pi_n(y) = pi_ref(y) / pi_ref(tie set of y) * (F(r)^n - F(r-)^n), where F is the
-distribution function of the pay r(y) under pi_ref. Inside a tie set pi_n / pi_ref is constant, so the levels of pay
-alone decide the KL, and with the expected gold of each level the gold: completions need not be listed.
+distribution function of the pay r(y) under pi_ref. Within a tie set pi_n / pi_ref is constant, so the levels of pay
+decide the KL, and with the expected gold of each level the gold: completions need not be listed.
+
+Source: Beirami et al. 2024, "Theoretical guarantees on the best-of-n alignment policy" (the bound and why it is one).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,62 +13,60 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenwalk.agents.exact.completions import MAX_PREFIXES
+from tokenwalk.agents.exact.evaluation import reference_policy
 from tokenwalk.agents.exact.tree import exact_tables, paid_weights
 from tokenwalk.envs.tabular import TabularMDP
 from tokenwalk.envs.token_model import TokenModel
-from tokenwalk.envs.transition import FloatArray, IntArray
+from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
-TIE_TOLERANCE = 1e-9  # levels of pay within this of each other are one, relative to the largest absolute value
-MAX_ROWS = 200_000
+TIE_TOLERANCE = 1e-9  # pay within this of each other is a tie, relative to the largest absolute value
+MAX_ROWS = 50_000
 
 
 class TooManyLevelsError(ValueError):
     """The pay takes too many values to be followed.
 
     Attributes:
-        rows: combinations of prompt, state and level of pay after some tokens.
-        levels: levels of pay among them.
+        rows: combinations of starting state, state and pay so far after the same number of tokens.
+        levels: values of the pay among them.
         limit: as given, of rows.
     """
 
     def __init__(self, name: str, rows: int, levels: int, limit: int) -> None:
         super().__init__(
-            f"the pay of {name} has {levels:,} levels and, with prompts and states, {rows:,} combinations after the "
-            f"same number of tokens, more than the limit of {limit:,}: round the rewards, shorten the horizon or "
-            "raise the limit"
+            f"after the same number of tokens the pay of {name} takes {levels:,} values, {rows:,} combinations with "
+            f"the states, more than the limit of {limit:,}: round the rewards, shorten the horizon or raise the limit"
         )
         self.rows, self.levels, self.limit = rows, levels, limit
 
 
 @dataclass(frozen=True, eq=False)
 class ReturnLaw:
-    """The distribution of the pay under the reference policy, for each prompt: L levels, ascending in each prompt.
+    """The distribution of the pay under the reference policy after one prompt, in L levels.
 
     Attributes:
-        prompt_weight: float64 [L], the weight of the level's prompt.
-        first: int64 [number of prompts], where each prompt's levels begin.
-        paid: float64 [L].
-        probability: float64 [L], above 0; sums to 1 in each prompt.
-        returns: of each source by name, its expectation given the prompt and the level, float64 [L].
+        weight: of this prompt, or of all the prompts whose law this is.
+        probability: float64 [L], of the levels in ascending order of pay; above 0, sums to 1.
+        paid: float64 [L], the expected pay of each level (the pay itself, up to rounding).
+        returns: of each source by name, its expectation given the level, float64 [L].
     """
 
-    prompt_weight: FloatArray
-    first: IntArray
-    paid: FloatArray
+    weight: float
     probability: FloatArray
+    paid: FloatArray
     returns: Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True)
 class BestOfN:
-    """What the best of ``n`` earns, over prompts by their weights: exact.
+    """What the best of ``n`` earns, over prompts by their weights.
 
     Attributes:
         n: completions that are drawn.
         kl: to the reference policy, in nats.
-        bound: log n - (n - 1) / n, which the KL never exceeds and reaches only where there are no ties.
+        bound: log n - (n - 1) / n, which the KL never exceeds; it reaches it where there are no ties.
         paid: expected pay of the chosen completion.
-        returns: of each source by name.
+        returns: its expected return by each source, by name.
     """
 
     n: int
@@ -76,56 +76,165 @@ class BestOfN:
     returns: Mapping[str, float]
 
 
+def best_of_n(laws: Sequence[ReturnLaw], n: int) -> BestOfN:
+    """Return what the best of ``n`` earns; the KL is that of each prompt, averaged.
+
+    Raises:
+        ValueError: an n below 1.
+    """
+    _check_n(n)
+    kl, paid, returns = 0.0, 0.0, dict.fromkeys(laws[0].returns, 0.0)
+    for law in laws:
+        chosen = _chosen(law.probability, n)
+        drawn = chosen > 0
+        ratio = np.log(chosen[drawn] / law.probability[drawn])
+        kl += law.weight * max(0.0, float(chosen[drawn] @ ratio))  # for n = 1 rounding leaves -1e-17
+        paid += law.weight * float(chosen @ law.paid)
+        for name, table in law.returns.items():
+            returns[name] += law.weight * float(chosen @ table)
+    return BestOfN(n, kl, float(np.log(n) - (n - 1) / n), paid, returns)
+
+
 def best_of_n_probability(probability: FloatArray, paid: FloatArray, n: int) -> FloatArray:
-    """Return the probability with which each of B completions of one prompt is the chosen one, float64 [B].
+    """Return the probability that each of B completions of one prompt is the chosen one, float64 [B].
 
     Args:
         probability: float64 [B], under the reference policy; sums to 1.
-        paid: float64 [B]. Values within 1e-9 of each other, relative to the largest absolute value, are ties.
-        n: completions that are drawn, 1 or more.
+        paid: float64 [B]; values within 1e-9 of each other, relative to the largest, are ties.
+        n: completions that are drawn.
 
     Raises:
-        ValueError: an n below 1, shapes that disagree, or a distribution that is none.
+        ValueError: an n below 1, shapes that disagree, or probabilities that do not sum to 1.
     """
     _check_n(n)
-    if probability.shape != paid.shape or (probability < 0).any() or abs(probability.sum() - 1) > 1e-9:
+    if probability.shape != paid.shape or (probability < 0).any() or not abs(probability.sum() - 1) <= 1e-9:
         raise ValueError(
-            f"probability {probability.shape} sums to {probability.sum()} and paid has {paid.shape}: give as many of "
-            "both, and probabilities that sum to 1"
+            f"probability {probability.shape} sums to {probability.sum()} and paid has shape {paid.shape}: give one of "
+            "each for every completion, and probabilities that sum to 1"
         )
-    level, _ = _levels(paid)
-    mass = np.bincount(level, probability)
-    chosen = _chosen(mass, np.zeros(1, dtype=np.int64), n)
-    share = np.divide(chosen, mass, out=np.zeros_like(mass), where=mass > 0)
-    return np.asarray(probability * share[level])
+    possible, chosen = probability > 0, np.zeros(probability.shape)
+    level = _levels(paid[possible])
+    mass = np.bincount(level, probability[possible])
+    chosen[possible] = probability[possible] * (_chosen(mass, n) / mass)[level]
+    return chosen
 
 
-def return_law(model: TokenModel, *, limit: int = MAX_ROWS, prefixes: int = MAX_PREFIXES) -> ReturnLaw:
-    """Return the law of what ``model`` pays under the reference policy.
+def _check_n(n: int) -> None:
+    """Raise ValueError unless ``n`` is an integer of 1 or more."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"n is {n!r}: give an integer of 1 or more")
 
-    One forward pass over the exact tables: the mass of each (prompt, state, pay so far), and the expectation of every
-    source there, merged where the pay agrees to 1e-9. On the tree of a source that is no machine that is one step.
+
+def _chosen(mass: FloatArray, n: int) -> FloatArray:
+    """Return F^n - F-^n for each level of that ``mass`` [L] > 0 in ascending order, float64 [L].
+
+    Written as F^n (1 - (1 - mass / F)^n), with log F from the mass above where F is near 1: the difference of two
+    powers would lose the digits of a rare level.
+    """
+    upto = np.cumsum(mass)
+    above = np.append(np.cumsum(mass[:0:-1])[::-1], 0.0)
+    with np.errstate(divide="ignore"):  # the lowest level: nothing is below it
+        log_below = np.log1p(-np.minimum(mass / upto, 1.0))
+        log_upto = np.where(above < 0.5, np.log1p(-np.minimum(above, 0.5)), np.log(upto))
+    return np.asarray(np.exp(n * log_upto) * -np.expm1(n * log_below))
+
+
+def _levels(values: FloatArray) -> IntArray:
+    """Return the number of each value's level in ascending order, int64 [B]; ties share one."""
+    order = np.argsort(values, kind="stable")
+    gaps = np.diff(values[order], prepend=values[order[:1]])
+    level = np.empty(len(values), dtype=np.int64)
+    level[order] = np.cumsum(gaps > TIE_TOLERANCE * np.abs(values).max(initial=0.0))
+    return level
+
+
+def return_laws(model: TokenModel, *, limit: int = MAX_ROWS, prefixes: int = MAX_PREFIXES) -> list[ReturnLaw]:
+    """Return the law of what ``model`` pays under the reference policy, one for each starting state.
+
+    A forward pass over the exact tables follows the mass of each (starting state, state, pay so far) and the
+    expectation of every source there, merged where the pay agrees to 1e-9. Prompts that start alike share a law.
+
+    Args:
+        model: the task and what it pays.
+        limit: combinations after the same number of tokens.
+        prefixes: of the tree, where a source is no machine.
 
     Raises:
-        TooManyLevelsError: more than ``limit`` combinations after the same number of tokens.
-        TreeTooLargeError: a source is no machine, and the tree has more than ``prefixes``.
+        TooManyLevelsError: more combinations than ``limit``.
+        TreeTooLargeError: more prefixes than that.
     """
     mdp = exact_tables(model, limit=prefixes).mdp
+    assert mdp.horizon is not None  # every token task has one
     weights = paid_weights(model.composition)
-    per_step = np.stack([table[:, :, 0] for table in mdp.rewards.values()], axis=2)
-    at_last = per_step.copy()
-    for number, name in enumerate(mdp.rewards):
-        at_last[:, :, number] += mdp.last_rewards.get(name, 0.0)
+    step = np.stack([table[:, :, 0] for table in mdp.rewards.values()], axis=2)
+    final = step + np.stack([mdp.last_rewards.get(name, np.zeros(step.shape[:2])) for name in mdp.rewards], axis=2)
     pay = np.array([weights.get(name, 0.0) for name in mdp.rewards])
-    front, over = _Front.starts(mdp, per_step.shape[2]), []
-    assert mdp.horizon is not None
+    front, ended = _Drawn.before(mdp, len(pay)), []
     for time in range(mdp.horizon):
-        last = time == mdp.horizon - 1
-        front, ended = front.step(mdp, at_last if last else per_step, pay, last)
-        front, ended = front.merged(), ended.merged()
-        if max(len(front.mass), len(ended.mass)) > limit:
-            levels = len(np.unique(np.concatenate([front.level, ended.level])))
-            raise TooManyLevelsError(model.task.name, max(len(front.mass), len(ended.mass)), levels, limit)
-        over.append(ended)
-    every = _Front(*(np.concatenate([getattr(one, name) for one in over]) for name in _Front.__slots__))
-    return _law(mdp, every.merged())
+        at_horizon = time == mdp.horizon - 1
+        grown, over = front.grown(mdp, final if at_horizon else step, pay)
+        ended.append(grown[over | at_horizon].without_state().merged())
+        front = grown[~(over | at_horizon)].merged()
+        if (rows := len(front.mass)) > limit:
+            raise TooManyLevelsError(model.task.name, rows, int(_levels(front.paid).max()) + 1, limit)
+    every = _concatenate(ended).merged()
+    return [_law(mdp, every[every.start == start], int(start), pay) for start in np.unique(every.start)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """B sets of prefixes that started alike, have led to the same state and were paid the same."""
+
+    start: IntArray  # [B]
+    state: IntArray  # [B]
+    paid: FloatArray  # [B], so far
+    mass: FloatArray  # [B], given the start
+    earned: FloatArray  # [B, K]: the mass times the expectation of each source so far
+
+    @classmethod
+    def before(cls, mdp: TabularMDP, n_sources: int) -> "_Drawn":
+        start = np.flatnonzero(mdp.start)
+        zeros = np.zeros((len(start), n_sources))
+        return cls(start, start, np.zeros(len(start)), np.ones(len(start)), zeros)
+
+    def __getitem__(self, rows: BoolArray) -> "_Drawn":
+        return _Drawn(self.start[rows], self.state[rows], self.paid[rows], self.mass[rows], self.earned[rows])
+
+    def without_state(self) -> "_Drawn":
+        return _Drawn(self.start, np.zeros_like(self.state), self.paid, self.mass, self.earned)
+
+    def grown(self, mdp: TabularMDP, reward: FloatArray, pay: FloatArray) -> tuple["_Drawn", BoolArray]:
+        """Return them with one more token of every kind, and which ended; ``reward`` is [S, A, K], ``pay`` [K]."""
+        probability = reference_policy(mdp)[0][self.state]
+        row, action = np.nonzero(probability)
+        share, state = probability[row, action], self.state[row]
+        mass, gained = self.mass[row] * share, reward[state, action]
+        earned = self.earned[row] * share[:, None] + mass[:, None] * gained
+        following, over = mdp.next_state[state, action, 0], mdp.terminated[state, action, 0]
+        return _Drawn(self.start[row], following, self.paid[row] + gained @ pay, mass, earned), over
+
+    def merged(self) -> "_Drawn":
+        """Return them with those of the same start, state and level of pay made one."""
+        if not len(self.mass):
+            return self
+        keys = np.stack([self.start, self.state, _levels(self.paid)], axis=1)
+        sizes = keys.max(axis=0) + 1
+        code = np.ravel_multi_index(tuple(keys.T), tuple(sizes))
+        _, first, group = np.unique(code, return_index=True, return_inverse=True)
+        mass = np.bincount(group, self.mass)
+        earned = np.stack([np.bincount(group, column) for column in self.earned.T], axis=1)
+        return _Drawn(self.start[first], self.state[first], self.paid[first], mass, earned)
+
+
+def _concatenate(parts: Sequence[_Drawn]) -> _Drawn:
+    names = ("start", "state", "paid", "mass", "earned")
+    return _Drawn(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _law(mdp: TabularMDP, drawn: _Drawn, start: int, pay: FloatArray) -> ReturnLaw:
+    """Return the law of the completions ``drawn`` from ``start``, which are all of them."""
+    drawn = drawn[drawn.mass > 0]
+    order = np.argsort(drawn.paid)
+    mass, means = drawn.mass[order], (drawn.earned / drawn.mass[:, None])[order]
+    returns = dict(zip(mdp.rewards, means.T, strict=True))
+    return ReturnLaw(float(mdp.start[start]), mass / mass.sum(), means @ pay, returns)

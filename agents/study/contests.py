@@ -10,6 +10,8 @@ import numpy as np
 from tokenwalk.agents.study.benchmark import Contest, Work
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.q_learning import QLearning
+from tokenwalk.envs.rewards.builders import token_weights
+from tokenwalk.envs.rewards.source import MachineSource
 from tokenwalk.envs.tabular import tabular_mdp
 
 _UPDATES = "updates/s"
@@ -86,6 +88,47 @@ def _newest(name: str) -> str:
     ).id
 
 
+def token_contests() -> list[Contest]:
+    """Return the token environment's contests: scalar and vector steps of Keyword, all terms logged, and learning on it.
+
+    Peers: FrozenLake's scalar environment, SyncVectorEnv over Keyword itself, CartPole's native vector environment, the
+    same environment with eight more metrics (what logging terms costs), and the textbook loop on its machine.
+    """
+    task = "tokenwalk/Keyword-v0"
+    contests = [Contest("tokens scalar / FrozenLake", scalar_steps(task), scalar_steps("FrozenLake-v1"), 3.0)]
+    for lanes, target in ((1, None), (64, None), (1024, 50.0), (8192, 100.0)):
+        native = vector_steps(task, lanes, "vector_entry_point")
+        contests.append(
+            Contest(f"tokens x{lanes} / SyncVectorEnv", native, vector_steps(task, lanes, "sync"), target)
+        )
+    cartpole = vector_steps("CartPole-v1", 1024, "vector_entry_point")
+    wide = vector_steps(task, 1024, "vector_entry_point", metrics=eight_metrics(task))
+    plain = vector_steps(task, 1024, "vector_entry_point")
+    machine = vector_steps(task, 1024, "vector_entry_point", observation="machine")
+    return [
+        *contests,
+        Contest("tokens x1024 / CartPole", plain, cartpole, 1.5),
+        Contest("tokens x1024, machine / CartPole", machine, cartpole, None),
+        Contest("tokens x1024 / with 8 more terms logged", plain, wide, None),
+        Contest(
+            "Q-learning, token tables / textbook",
+            compiled_q_learning(task, 1, machine=True),
+            textbook_q_learning(task, observation="machine"),
+            None,
+            _UPDATES,
+        ),
+    ]
+
+
+def eight_metrics(env_id: str) -> list[MachineSource]:
+    """Return eight sources that count one token each, to be logged beside what is paid."""
+    task = gym.make(env_id).unwrapped.task  # type: ignore[attr-defined]
+    size = task.vocabulary.size
+    return [
+        task.machine_source(f"count {t}", token_weights(np.eye(size)[t].tolist())) for t in range(size - 1)
+    ]
+
+
 def learning_contests() -> list[Contest]:
     """Return Q-learning's contests, in updates per second: the Python driver on the scalar walk, the compiled driver on
     FrozenLake's tables in one run and in 1,024, each against the textbook loop on the same environment."""
@@ -112,9 +155,9 @@ def learning_contests() -> list[Contest]:
     ]
 
 
-def textbook_q_learning(env_id: str, steps: int = 15_000) -> Work:
+def textbook_q_learning(env_id: str, steps: int = 15_000, **env_args: Any) -> Work:
     """Return the loop as textbooks print it: a numpy table, epsilon-greedy by numpy's draws, the first of the best."""
-    env = gym.make(env_id)
+    env = gym.make(env_id, **env_args)
     n_states, n_actions = int(env.observation_space.n), int(env.action_space.n)  # type: ignore[attr-defined]
     rng = np.random.default_rng(0)
 
@@ -147,13 +190,15 @@ def python_q_learning(env_id: str, steps: int = 30_000) -> Work:
     return work
 
 
-def compiled_q_learning(env_id: str, runs: int, updates: int = 8_000_000) -> Work:
-    """Return our compiled driver over the tables: ``updates`` altogether, shared by the runs."""
-    mdp = tabular_mdp(gym.make(env_id))
+def compiled_q_learning(env_id: str, runs: int, updates: int = 8_000_000, machine: bool = False) -> Work:
+    """Return our compiled driver over the tables, of a token task's machine if asked: ``updates`` shared by the runs."""
+    env = gym.make(env_id)
+    mdp = env.unwrapped.model.machine_tables()[0] if machine else tabular_mdp(env)  # type: ignore[attr-defined]
+    weights = {"paid" if machine else "gold": 1.0}
     agent = QLearning.for_mdp(mdp, QLearningConfig(), runs=runs)
 
     def work() -> int:
-        agent.learn_mdp(mdp, {"gold": 1.0}, updates // runs)
+        agent.learn_mdp(mdp, weights, updates // runs)
         return updates // runs * runs
 
     return work
@@ -197,6 +242,7 @@ def ppo_frames(vec_env: Any, steps: int = 8_192) -> Work:
 
 PARTS: dict[str, Callable[[], list[Contest]]] = {
     "walk": walk_contests,
+    "tokens": token_contests,
     "learning": learning_contests,
     "sb3": sb3_contests,
 }

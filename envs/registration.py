@@ -90,10 +90,16 @@ def resolve_id(name: str) -> str:
         if versions:
             return max(versions, key=lambda spec: spec.version or 0).id
     ours = {row.name.rsplit("-v", 1)[0]: row.name for row in TABLE}
-    known = {_name_without_version(spec).lower() for spec in gym.registry.values()} | {short.lower() for short in ours}
-    near = difflib.get_close_matches(name.rsplit("/", 1)[-1].rsplit("-v", 1)[0].lower(), known, n=3, cutoff=0.5)
+    known = {_name_without_version(spec).lower() for spec in gym.registry.values()} | {
+        short.lower() for short in ours
+    }
+    near = difflib.get_close_matches(
+        name.rsplit("/", 1)[-1].rsplit("-v", 1)[0].lower(), known, n=3, cutoff=0.5
+    )
     shown = sorted({_as_written(one, ours) for one in near}) or list(ours)
-    raise ValueError(f"no environment is called {name!r}: did you mean {', '.join(shown)}? 'tokenwalk envs' lists ours")
+    raise ValueError(
+        f"no environment is called {name!r}: did you mean {', '.join(shown)}? 'tokenwalk envs' lists ours"
+    )
 
 
 def _name_without_version(spec: EnvSpec) -> str:

@@ -82,6 +82,10 @@ def format_value(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return " to ".join(format_value(part) for part in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {format_value(part)}" for key, part in value.items())
     return str(value)
 
 
@@ -118,6 +122,11 @@ def progress_bar(label: str) -> Iterator[Callable[[ProgressReport], None]]:
             )
 
         yield on_progress
+
+
+def tensorboard_command(path: Path) -> str:
+    """Return what starts TensorBoard on ``path`` with this installation."""
+    return f"{Path(sys.executable).parent / 'tensorboard'} --logdir {path}"
 
 
 def note(message: str) -> None:

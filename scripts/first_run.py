@@ -3,10 +3,16 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tokenwalk.scripts.console import Folder, parse, print_json, print_table, progress_bar
+from tokenwalk.scripts.console import (
+    Folder,
+    parse,
+    print_json,
+    print_table,
+    progress_bar,
+    tensorboard_command,
+)
 from tokenwalk.scripts.main import run_command
 
 TRAININGS = (("q-learning", "CounterWalk"), ("q-learning", "FrozenLake"), ("ppo", "CounterWalk"))
@@ -61,13 +67,6 @@ def main(argv: Sequence[str]) -> int:
     )
     print(f"curves, each with its optimum: {tensorboard_command(folder.path)}")
     return 0
-
-
-def tensorboard_command(path: Path) -> str:
-    """Return what starts TensorBoard on ``path`` with this installation."""
-    import sys
-
-    return f"{Path(sys.executable).parent / 'tensorboard'} --logdir {path}"
 
 
 if __name__ == "__main__":

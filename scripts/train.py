@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from tokenwalk.scripts.console import (
     Count,
@@ -16,6 +18,7 @@ from tokenwalk.scripts.console import (
     print_json,
     print_summary,
     progress_bar,
+    tensorboard_command,
 )
 from tokenwalk.scripts.main import run_command
 
@@ -45,6 +48,8 @@ class TrainArguments:
     """a new folder for the run (default: a numbered one under runs/)"""
     resume: Folder = None
     """go on with this run for --steps more steps; tabular agents only"""
+    observation: Annotated[str | None, tyro.conf.arg(metavar="[tokens|machine]")] = None
+    """what an agent sees of a token task (default: the machine for tabular agents, else the tokens)"""
     env_arg: EnvArgs = field(default_factory=list)
     """an argument of the environment as key=value; may be repeated"""
     threads: int = 1
@@ -77,7 +82,8 @@ def main(argv: Sequence[str]) -> int:
                 steps=arguments.steps,
                 seed=arguments.seed,
                 runs=arguments.runs,
-                env_args=parse_env_args(arguments.env_arg),
+                env_args=parse_env_args(arguments.env_arg)
+                | ({"observation": arguments.observation} if arguments.observation else {}),
                 config=config,
                 run_dir=arguments.run_dir,
                 threads=arguments.threads,
@@ -87,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
         print_json(summary)
     else:
         print_summary(summary)
-        print(f"curves: tensorboard --logdir {Path(summary['run_dir']).parent}")
+        print(f"curves: {tensorboard_command(Path(summary['run_dir']).parent)}")
     if summary["interrupted"]:
         note(f"stopped at step {summary['steps']}; what was learned is in {summary['run_dir']}")
         return 130

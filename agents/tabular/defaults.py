@@ -30,7 +30,7 @@ _OFF_POLICY |= {
     # Found by chance once in a million episodes; an optimistic start tries everything and needs a few thousand steps.
     "tokenwalk/Password": ({"step_size": 1.0, "epsilon": 0.0, "initial_value": 1.0}, 5_000),
     "tokenwalk/Brackets": (_TOKENS, 1_000_000),
-    "tokenwalk/Arithmetic": (_TOKENS, 400_000),
+    "tokenwalk/Arithmetic": ({"step_size": 1.0, "epsilon": 0.0, "initial_value": 1.0}, 1_000_000),
     "tokenwalk/Lexicon": (_TOKENS, 16_000_000),
     "tokenwalk/LengthBias": (_TOKENS, 200_000),
     "tokenwalk/Flattery": (_TOKENS, 50_000),

@@ -223,7 +223,8 @@ class QLearning:
             for run in np.flatnonzero(behind).tolist():
                 walk(run, min(chunk, int(behind[run])))
             now = time.perf_counter()
-            chunk = max(1, int(chunk * min(4.0, seconds / max(now - began, 1e-9))))
+            # A walk may stop short of its chunk, so only the steps left bound how far the chunk may grow.
+            chunk = max(1, int(min(steps, chunk * min(4.0, seconds / max(now - began, 1e-9)))))
             if on_progress is not None and now - reported >= progress_every:
                 reported = now
                 on_progress(self.steps, self.metrics())

@@ -358,3 +358,16 @@ def test_a_reward_that_is_not_finite_stops_the_run_and_teaches_nothing() -> None
     with pytest.raises(ValueError, match=r"paid nan: a reward must be finite"):
         agent.learn_env(env, 10)
     assert not agent.values.any()
+
+
+def test_walks_that_stop_short_of_their_chunks_do_not_let_the_chunk_outgrow_the_steps() -> None:
+    agent = QLearning(QLearningConfig(), ObservationIndex([2], [0]), 2)
+    asked = []
+
+    def walk(run: int, steps: int) -> None:
+        asked.append(steps)
+        agent.memory.cursor[run, 0] += 1  # as in a growing index, which is walked in small pieces
+
+    agent._learn(2000, walk, None, 1.0)
+    assert agent.steps == 2000
+    assert max(asked) <= 2000

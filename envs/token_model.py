@@ -269,7 +269,7 @@ class TokenModel:
             last_rewards={"paid": last[first]},
             available=available,
             log_reference=full.log_reference[first] if with_contexts else uniform,
-            start=np.bincount(label, full.start, minlength=len(first)),
+            start=np.asarray(np.bincount(label, full.start, len(first)), dtype=np.float64),
             horizon=full.horizon,
             horizon_terminates=True,
         )

@@ -11,6 +11,7 @@ COMMANDS = {
     "solve": "print an environment's exact optimum, also KL-regularised",
     "train": "train an agent and write a run folder with TensorBoard curves",
     "evaluate": "evaluate a run, exactly where that is possible",
+    "goodhart": "show the truth while a proxy is optimised ever harder",
     "play": "write a token task yourself, beside the best still possible",
     "benchmark": "measure speed against peers, as ratios in one run",
     "doctor": "check this installation and say how to mend it",

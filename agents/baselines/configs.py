@@ -4,54 +4,58 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tokenwalk.envs.registration import discount_of
 
 AGENTS = ("ppo", "a2c", "dqn", "maskable-ppo")
+Features = Literal["tokens", "one-hot"]
 
 
 @dataclass(frozen=True)
 class PPOConfig:
     """PPO and MaskablePPO (Schulman et al. 2017, "Proximal policy optimization algorithms").
 
-    One update takes ``num_envs * rollout_steps`` steps in ``epochs`` passes of batches of ``batch_size``.
-    ``entropy_coef`` is a bonus per state that is not in the returns: with it SB3 does not climb to the
-    KL-regularised optimum of ``tokenwalk solve --kl-coef``, which has the entropy in the return.
+    One update takes ``num_envs * rollout_steps`` steps in ``epochs`` passes of four batches, and clips the
+    ratio at 1 - 0.2 and 1 + 0.2. ``entropy_coef`` is a bonus per state that is not in the returns: with it SB3
+    does not climb to the KL-regularised optimum of ``tokenwalk solve --kl-coef``; with ``kl_coef`` it does, for
+    there the KL is part of the return.
 
     Raises:
-        ValueError: a value out of range, or a rollout that ``batch_size`` does not divide.
+        ValueError: a value out of range.
     """
 
     num_envs: int = 64
     learning_rate: float = 3e-3
     rollout_steps: int = 16  # per lane
-    batch_size: int = 256
     epochs: int = 4
     discount: float = 0.99
     gae_lambda: float = 0.95
-    clip_range: float = 0.2
     entropy_coef: float = 0.01
+    kl_coef: float = 0.0  # times the KL to the task's reference policy, in the reward: token ids only
     hidden: tuple[int, ...] = (32,)  # widths of the layers, for the policy and for the value alike
+    features: Features = (
+        "tokens"  # of token ids, or "one-hot"; on "tokens" policy and value share the first layer
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.batch_size < 2:
-            raise ValueError(
-                f"batch_size is {self.batch_size}: PPO takes 2 or more, to standardise advantages"
-            )
-        if self.num_envs * self.rollout_steps % self.batch_size:
-            raise ValueError(
-                f"batch_size is {self.batch_size}: give a divisor of num_envs * rollout_steps = "
-                f"{self.num_envs * self.rollout_steps}"
-            )
+        if self.rollout_steps < 2:
+            raise ValueError("rollout_steps is 1: PPO takes 2 or more, to standardise advantages")
+
+    @property
+    def batch_size(self) -> int:
+        """Return a quarter of what one update takes; half or all of it where it is no multiple of four."""
+        taken = self.num_envs * self.rollout_steps
+        return next(taken // parts for parts in (4, 2, 1) if taken % parts == 0 and taken // parts > 1)
 
 
 @dataclass(frozen=True)
 class A2CConfig:
     """A2C (Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", without the asynchrony).
 
-    One update takes ``num_envs * rollout_steps`` steps, once. What PPOConfig says of ``entropy_coef`` holds.
+    One update takes ``num_envs * rollout_steps`` steps, once. What PPOConfig says of ``entropy_coef`` and
+    ``kl_coef`` holds.
 
     Raises:
         ValueError: a value out of range.
@@ -63,7 +67,9 @@ class A2CConfig:
     discount: float = 0.99
     gae_lambda: float = 0.95
     entropy_coef: float = 0.01
+    kl_coef: float = 0.0
     hidden: tuple[int, ...] = (32,)
+    features: Features = "tokens"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -74,16 +80,15 @@ class DQNConfig:
     """DQN (Mnih et al. 2015, "Human-level control through deep reinforcement learning").
 
     Each step of the ``num_envs`` lanes is followed by ``gradient_steps`` updates on batches out of the last
-    ``buffer_size`` steps, once a batch has been collected.
+    50,000 steps, once a batch has been collected. There is no ``kl_coef``: its policy is greedy, and a greedy
+    policy has no KL to trade; soft Q-learning has.
 
     Raises:
-        ValueError: a value out of range, a ``target_interval`` below ``num_envs``, or a buffer smaller than a
-            batch.
+        ValueError: a value out of range, or a ``target_interval`` below ``num_envs``.
     """
 
     num_envs: int = 64
     learning_rate: float = 1e-3
-    buffer_size: int = 50_000
     batch_size: int = 256
     gradient_steps: int = 2
     target_interval: int = 1024  # steps of all lanes together between two copies into the target network
@@ -91,17 +96,13 @@ class DQNConfig:
     final_epsilon: float = 0.05
     discount: float = 0.99
     hidden: tuple[int, ...] = (64,)
+    features: Features = "tokens"
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.target_interval < self.num_envs:
             raise ValueError(
                 f"target_interval is {self.target_interval}: give num_envs = {self.num_envs} or more"
-            )
-        if self.buffer_size < max(self.batch_size, self.num_envs):
-            raise ValueError(
-                f"buffer_size is {self.buffer_size}: give a batch and a step of all lanes or more "
-                f"({max(self.batch_size, self.num_envs)})"
             )
 
 
@@ -117,8 +118,8 @@ _RANGES = {  # the other fields are counts
     "learning_rate": (1e-12, 1.0),
     "discount": (0.0, 1.0),
     "gae_lambda": (0.0, 1.0),
-    "clip_range": (1e-6, math.inf),
     "entropy_coef": (0.0, math.inf),
+    "kl_coef": (0.0, math.inf),
     "exploration_fraction": (0.0, 1.0),
     "final_epsilon": (0.0, 1.0),
 }
@@ -148,13 +149,27 @@ _GENERAL: Mapping[str, _Default] = {
 _TAXI_PPO = {
     "learning_rate": 2e-2,
     "rollout_steps": 128,
-    "batch_size": 2048,
     "epochs": 8,
     "entropy_coef": 0.1,  # with 0.01 the taxi learns to drive on and never to pick up
     "hidden": (),
 }
 _FROZEN_LAKE_PPO = {"learning_rate": 1e-2, "hidden": ()}
+_TOKENS: dict[str, _Default] = {
+    "ppo": (60_000, {"hidden": (64, 32)}),
+    "maskable-ppo": (60_000, {"hidden": (64, 32)}),
+    "a2c": (100_000, {"hidden": (64, 32)}),
+    "dqn": (60_000, {"hidden": (64, 32)}),
+}
+# Answers of two digits are seldom drawn: the entropy keeps them alive until they pay.
+_ARITHMETIC_PPO = {"learning_rate": 2e-3, "gae_lambda": 1.0, "entropy_coef": 0.08, "hidden": (128, 64)}
 _DEFAULTS: Mapping[str, Mapping[str, _Default]] = {
+    **dict.fromkeys(
+        ("TokenGeneration", "Keyword", "Password", "Brackets", "Lexicon", "LengthBias", "Flattery"), _TOKENS
+    ),
+    "Delayed": _TOKENS
+    | {"ppo": (120_000, {"hidden": (64, 32)}), "maskable-ppo": (120_000, {"hidden": (64, 32)})},
+    "Arithmetic": _TOKENS
+    | {"ppo": (1_200_000, _ARITHMETIC_PPO), "maskable-ppo": (1_200_000, _ARITHMETIC_PPO)},
     "CounterWalk": dict.fromkeys(AGENTS, (20_000, {})),
     "CounterWalkLong": {
         "ppo": (150_000, {}),
@@ -197,6 +212,9 @@ def check_fields(config: Config) -> None:
                 raise ValueError(
                     f"hidden is {value!r}: give a tuple of layer widths of 1 or more, such as (64, 64)"
                 )
+        elif one.name == "features":
+            if value not in get_args(Features):
+                raise ValueError(f"features is {value!r}: give {' or '.join(get_args(Features))}")
         elif one.name in _RANGES:
             low, high = _RANGES[one.name]
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -247,6 +265,25 @@ def default_steps(agent: str, env_id: str) -> int:
     """Return the steps, of all lanes together, that go with the default config. Raises ValueError as it does."""
     steps, _ = _default(agent, env_id)
     return steps
+
+
+def caveat(agent: str, config: Config, discount: float) -> str | None:
+    """Return one line on what ``agent`` optimises other than the exact answers do, None where it is the same.
+
+    Args:
+        agent: its name.
+        config: its config.
+        discount: of the environment's id, with which the exact answers are given.
+    """
+    notes = []
+    if config.discount != discount:
+        notes.append(f"it discounts by {config.discount}, the exact answers by {discount}")
+    if not isinstance(config, DQNConfig) and config.entropy_coef > 0:
+        notes.append(
+            f"its entropy_coef of {config.entropy_coef} is a bonus per state that is not in the returns, so it does "
+            "not climb to the KL-regularised optimum (kl_coef with entropy_coef 0 does)"
+        )
+    return f"{agent} optimises something else than 'solve': {'; '.join(notes)}" if notes else None
 
 
 def _default(agent: str, env_id: str) -> _Default:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from stable_baselines3.common.vec_env import VecEnv
 
-from tokenwalk.agents.baselines.configs import Config, PPOConfig, config_from
+from tokenwalk.agents.baselines.configs import Config, config_from
 from tokenwalk.agents.baselines.reporting import Model
 from tokenwalk.agents.baselines.sb3 import UnsupportedSpaceError, agent_of, build
 from tokenwalk.agents.runs.checkpoint import DamagedFileError, write_atomically
@@ -26,6 +25,7 @@ def save(model: Model, config: Config, path: Path) -> None:
 
     The optimizer's state and the replay buffer are not in the file.
     """
+    assert model.env is not None
     # Copies: extractors that policy and value share would be refused as tensors that overlap.
     tensors = {name: tensor.detach().clone() for name, tensor in model.policy.state_dict().items()}
     about = json.dumps(
@@ -33,7 +33,7 @@ def save(model: Model, config: Config, path: Path) -> None:
             "format": FORMAT,
             "agent": agent_of(model),
             "config": asdict(config),
-            "observation_space": str(model.observation_space),
+            "observation_space": str(model.env.unwrapped.observation_space),  # before any wrapper of ours
             "action_space": str(model.action_space),
         }
     )
@@ -59,7 +59,7 @@ def load(path: Path, vec_env: VecEnv) -> tuple[Model, Config]:
                 f"{getattr(vec_env, name)}: give the environment, with the arguments, that it was trained on"
             )
     try:
-        config = _for_lanes(config_from(about["agent"], about["config"]), vec_env.num_envs)
+        config = replace(config_from(about["agent"], about["config"]), num_envs=vec_env.num_envs)
         model = build(about["agent"], vec_env, config, seed=0)
         model.policy.load_state_dict(tensors)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -95,11 +95,3 @@ def _digest(about: str, tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].numpy().tobytes())
     return digest.hexdigest()
-
-
-def _for_lanes(config: Config, num_envs: int) -> Config:
-    """Return ``config`` for ``num_envs`` lanes; PPO's batch becomes one that divides its rollout."""
-    if isinstance(config, PPOConfig):
-        batch_size = math.gcd(config.batch_size, num_envs * config.rollout_steps)
-        return replace(config, num_envs=num_envs, batch_size=batch_size)
-    return replace(config, num_envs=num_envs)

@@ -27,17 +27,21 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from tokenwalk.agents.baselines.configs import A2CConfig, Config, DQNConfig, check_agent
+from tokenwalk.agents.baselines.extractors import TokenFeatures, TokenIds, task_of
+from tokenwalk.agents.baselines.kl_penalty import KLPenalty
 from tokenwalk.agents.baselines.reporting import (
+    Evaluate,
     ForwardingWriter,
-    GreedyEvaluation,
     Model,
     OnProgress,
     ProgressCallback,
 )
 from tokenwalk.agents.baselines.vec_env import NativeVecEnv
 from tokenwalk.envs.lanes import check_seed
-from tokenwalk.envs.tabular import TabularMDP
 
+_ALGORITHMS: Mapping[str, Any] = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "maskable-ppo": MaskablePPO}
+_ADAM: Mapping[str, Any] = {"fused": True}
+_BUFFER_SIZE = 50_000  # of DQN
 _MAX_SEED = 2**32 - 1  # of numpy's global generator, which SB3 seeds
 _ACTIONS: Mapping[str, tuple[type[spaces.Space[Any]], ...]] = {
     "ppo": (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box),
@@ -96,13 +100,14 @@ def check_spaces(agent: str, observation: spaces.Space[Any], action: spaces.Spac
 def build(agent: str, vec_env: VecEnv, config: Config, *, seed: int) -> Model:
     """Return a fresh SB3 model of ``agent`` on the CPU, with one-hot inputs for discrete observations.
 
+    Token ids it sees as ``config.features`` says. ``config.kl_coef`` wraps the lanes in a ``KLPenalty``.
     ``seed`` decides the first parameters and, in ``train``, everything drawn. SB3 seeds Python's, numpy's and
     torch's global generators; their states are put back.
 
     Raises:
         UnsupportedSpaceError: spaces that the agent cannot take.
-        ValueError: an unknown agent, another agent's config, another number of lanes than the config's, or a
-            seed outside 0..2**32-1.
+        ValueError: an unknown agent, another agent's config, another number of lanes than the config's, a seed
+            outside 0..2**32-1, or a ``kl_coef`` where there is no reference policy, see ``KLPenalty``.
     """
     check_agent(agent, config)
     check_spaces(agent, vec_env.observation_space, vec_env.action_space)
@@ -110,50 +115,61 @@ def build(agent: str, vec_env: VecEnv, config: Config, *, seed: int) -> Model:
         raise ValueError(f"vec_env has {vec_env.num_envs} lanes, the config has num_envs = {config.num_envs}")
     if check_seed(seed) > _MAX_SEED:
         raise ValueError(f"seed is {seed}: SB3 takes 0 to {_MAX_SEED}")
-    shared: dict[str, Any] = {
-        "learning_rate": config.learning_rate,
-        "gamma": config.discount,
-        "policy_kwargs": {"net_arch": list(config.hidden)},
-        "seed": seed,
-        "device": "cpu",
-    }
+    penalty = None
+    if not isinstance(config, DQNConfig) and config.kl_coef > 0:
+        vec_env = penalty = KLPenalty(vec_env, config.kl_coef)
+    network: dict[str, Any] = {"net_arch": list(config.hidden)}
+    if config.features == "tokens" and task_of(vec_env) is not None:
+        vec_env = TokenIds(vec_env)
+        network = {
+            "net_arch": list(config.hidden[1:]),
+            "features_extractor_class": TokenFeatures,
+            "features_extractor_kwargs": {"width": next(iter(config.hidden), None)},
+        }
+    if not isinstance(config, A2CConfig):  # which has its own optimizer, RMSprop
+        network["optimizer_kwargs"] = _ADAM if isinstance(config, DQNConfig) else {**_ADAM, "eps": 1e-5}
     with _global_random_state_kept():
-        if isinstance(config, DQNConfig):
-            return DQN(
-                "MlpPolicy",
-                vec_env,
-                buffer_size=config.buffer_size,
-                learning_starts=config.batch_size,
-                batch_size=config.batch_size,
-                train_freq=1,
-                gradient_steps=config.gradient_steps,
-                target_update_interval=config.target_interval,
-                exploration_fraction=config.exploration_fraction,
-                exploration_final_eps=config.final_epsilon,
-                **shared,
-            )
-        shared |= {
-            "n_steps": config.rollout_steps,
-            "gae_lambda": config.gae_lambda,
-            "ent_coef": config.entropy_coef,
-        }
-        if isinstance(config, A2CConfig):
-            return A2C("MlpPolicy", vec_env, **shared)
-        shared |= {
-            "batch_size": config.batch_size,
-            "n_epochs": config.epochs,
-            "clip_range": config.clip_range,
-        }
-        return (
-            PPO("MlpPolicy", vec_env, **shared)
-            if agent == "ppo"
-            else MaskablePPO("MlpPolicy", vec_env, **shared)
+        model: Model = _ALGORITHMS[agent](
+            "MlpPolicy",
+            vec_env,
+            learning_rate=config.learning_rate,
+            gamma=config.discount,
+            policy_kwargs=network,
+            seed=seed,
+            device="cpu",
+            **_own_arguments(config),
         )
+    if penalty is not None:
+        penalty.hold(model)
+    return model
+
+
+def _own_arguments(config: Config) -> dict[str, Any]:
+    """Return what SB3's class for ``config`` is told beside what they all are."""
+    if isinstance(config, DQNConfig):
+        return {
+            "buffer_size": _BUFFER_SIZE,
+            "learning_starts": config.batch_size,
+            "batch_size": config.batch_size,
+            "train_freq": 1,
+            "gradient_steps": config.gradient_steps,
+            "target_update_interval": config.target_interval,
+            "exploration_fraction": config.exploration_fraction,
+            "exploration_final_eps": config.final_epsilon,
+        }
+    arguments = {
+        "n_steps": config.rollout_steps,
+        "gae_lambda": config.gae_lambda,
+        "ent_coef": config.entropy_coef,
+    }
+    if isinstance(config, A2CConfig):
+        return arguments
+    return arguments | {"batch_size": config.batch_size, "n_epochs": config.epochs}
 
 
 def agent_of(model: Model) -> str:
     """Return the agent's name of a model that ``build`` made."""
-    return {PPO: "ppo", A2C: "a2c", DQN: "dqn", MaskablePPO: "maskable-ppo"}[type(model)]
+    return next(agent for agent, kind in _ALGORITHMS.items() if type(model) is kind)
 
 
 def train(
@@ -161,30 +177,27 @@ def train(
     *,
     steps: int,
     on_progress: OnProgress,
-    mdp: TabularMDP | None = None,
-    weights: Mapping[str, float] | None = None,
+    evaluate: Evaluate | None = None,
     log_every: int | None = None,
 ) -> None:
     """Train ``model`` from where its parameters stand, for ``steps`` steps of all lanes together.
 
     The agent works in whole rollouts, so the last one may pass ``steps``. Every ``log_every`` steps (a
     50th of all by default) ``on_progress(step, tag -> value)`` gets what SB3 logged: rollout/ep_rew_mean and
-    rollout/ep_len_mean (undiscounted, last 100 episodes), train/..., time/fps; and with ``mdp`` the exact
-    figures of the greedy policy, from step 0 on: eval/return (paid by ``weights``, by default gold alone),
-    eval/gold, eval/normalized_score, eval/exact = 1. Without ``mdp`` there is no eval/ tag. Prints nothing.
+    rollout/ep_len_mean (undiscounted, last 100 episodes), train/..., time/fps; and, from step 0 on, the figures
+    by tag (eval/return, eval/gold...) that ``evaluate(model)`` returns. Prints nothing.
 
     The same seed, config and steps give the same parameters. SB3 draws from the global generators of Python,
     numpy and torch; they are seeded here and put back afterwards, also after an error. KeyboardInterrupt
     passes through and leaves the model as the last update left it.
 
     Raises:
-        ValueError: steps or log_every below 1, or tables of another environment.
+        ValueError: steps or log_every below 1.
     """
     for name, value in (("steps", steps), ("log_every", log_every)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} is {value!r}: give an integer of 1 or more")
-    evaluation = None if mdp is None else GreedyEvaluation(mdp, weights or {"gold": 1.0}, model)
-    callback = ProgressCallback(steps, log_every or max(1, steps // 50), evaluation)
+    callback = ProgressCallback(steps, log_every or max(1, steps // 50), evaluate)
     masked: dict[str, Any] = {}
     if isinstance(model, MaskablePPO):
         assert model.env is not None

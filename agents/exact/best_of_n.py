@@ -114,7 +114,7 @@ def best_of_n_probability(probability: FloatArray, paid: FloatArray, n: int) -> 
         )
     possible, chosen = probability > 0, np.zeros(probability.shape)
     level = _levels(paid[possible])
-    mass = np.bincount(level, probability[possible])
+    mass = np.bincount(level, probability[possible]).astype(np.float64)
     chosen[possible] = probability[possible] * (_chosen(mass, n) / mass)[level]
     return chosen
 
@@ -167,7 +167,9 @@ def return_laws(model: TokenModel, *, limit: int = MAX_ROWS, prefixes: int = MAX
     assert mdp.horizon is not None  # every token task has one
     weights = paid_weights(model.composition)
     step = np.stack([table[:, :, 0] for table in mdp.rewards.values()], axis=2)
-    final = step + np.stack([mdp.last_rewards.get(name, np.zeros(step.shape[:2])) for name in mdp.rewards], axis=2)
+    final = step + np.stack(
+        [mdp.last_rewards.get(name, np.zeros(step.shape[:2])) for name in mdp.rewards], axis=2
+    )
     pay = np.array([weights.get(name, 0.0) for name in mdp.rewards])
     front, ended = _Drawn.before(mdp, len(pay)), []
     for time in range(mdp.horizon):
@@ -221,8 +223,8 @@ class _Drawn:
         sizes = keys.max(axis=0) + 1
         code = np.ravel_multi_index(tuple(keys.T), tuple(sizes))
         _, first, group = np.unique(code, return_index=True, return_inverse=True)
-        mass = np.bincount(group, self.mass)
-        earned = np.stack([np.bincount(group, column) for column in self.earned.T], axis=1)
+        mass = np.bincount(group, self.mass).astype(np.float64)
+        earned = np.stack([np.bincount(group, column).astype(np.float64) for column in self.earned.T], axis=1)
         return _Drawn(self.start[first], self.state[first], self.paid[first], mass, earned)
 
 

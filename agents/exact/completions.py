@@ -149,9 +149,8 @@ def count_prefixes(task: Task) -> float:
         for _ in range(task.horizon):
             edges = unfinished[:, None] * allowed
             total += edges.sum()
-            unfinished = np.bincount(
-                reference.next_context[:, :-1].ravel(), edges[:, :-1].ravel(), len(allowed)
-            )
+            following = reference.next_context[:, :-1].ravel()
+            unfinished = np.bincount(following, edges[:, :-1].ravel(), len(allowed)).astype(np.float64)
     return float(total)
 
 

@@ -166,7 +166,7 @@ def _on_product(
         if reference.available is None
         else reference.available[context],
         log_reference=log_reference,
-        start=np.bincount(np.broadcast_to(joint.start, weights.shape), weights, shape[0]),
+        start=np.bincount(np.broadcast_to(joint.start, weights.shape), weights, shape[0]).astype(np.float64),
         horizon=model.task.horizon,
         horizon_terminates=True,
     )

@@ -123,7 +123,7 @@ def ask(policy: Policy, batch: TokenBatch, allowed: BoolArray) -> FloatArray:
             f"the policy gives {probability[row, token]} to token {token} after the tokens "
             f"{_written(batch, row)}, where it is masked: give it -inf"
         )
-    return probability / total[:, None]
+    return np.asarray(probability / total[:, None])
 
 
 def _written(batch: TokenBatch, row: int) -> list[int]:

@@ -21,7 +21,6 @@ from tokenwalk.agents.tabular.q_learning import QLearning
 from tokenwalk.agents.tabular.saving import load_agent, save_agent
 from tokenwalk.envs.rewards.source import TokenBatch
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.transition import FloatArray, IntArray
 
 AGENT_FILE, MODEL_FILE, POLICY_FILE = "agent.npz", "model.safetensors", "policy.npz"
@@ -365,13 +364,18 @@ class SB3Learner:
                 self._model,
                 steps=steps,
                 on_progress=report,
-                mdp=self._problem.mdp,
-                weights=self._problem.weights,
+                evaluate=self._evaluate,
             )
+
+    def _evaluate(self, model: Any) -> Mapping[str, float]:
+        """Return the exact figures of the greedy policy where there are any, by tag; ``model`` is the one held."""
+        if self._problem.mdp is None and self._problem.tokens is None:
+            return {}
+        return score_learner(self._problem, self, seed=0).as_metrics()
 
     def policies(self) -> FloatArray | None:
         """Return the greedy policy as a table, [1, T or 1, S, A], where the observations are states of tables."""
-        from tokenwalk.agents.baselines.reporting import policy_table
+        from tokenwalk.agents.baselines.policies import policy_table
 
         mdp, space, tokens = self._problem.mdp, self._model.observation_space, self._problem.tokens
         if mdp is None or not isinstance(space, gym.spaces.Discrete):
@@ -384,7 +388,9 @@ class SB3Learner:
     def token_policy(self, run: int) -> Policy:
         """Return the greedy policy over token ids."""
         assert self._problem.tokens is not None
-        return GreedyModelPolicy(self._model, self._problem.tokens.task)
+        from tokenwalk.agents.baselines.policies import ModelPolicy
+
+        return ModelPolicy(self._model, self._problem.tokens.task)
 
     def actor(self, run: int, rng: np.random.Generator) -> Actor:
         """Return an actor that plays the greedy policy, by its table where there is one: a network is slow step by step."""
@@ -399,28 +405,6 @@ class SB3Learner:
         from tokenwalk.agents.baselines.parameters import save
 
         save(self._model, self._config, folder / MODEL_FILE)
-
-
-@dataclass(frozen=True)
-class GreedyModelPolicy:
-    """The greedy policy of an SB3 model over token ids; MaskablePPO is told the task's masks."""
-
-    model: Any
-    task: Task
-
-    def log_probs(self, batch: TokenBatch) -> FloatArray:
-        """Return 0 for the best token after each prefix and -inf for the others, float64 [B, V]."""
-        from sb3_contrib import MaskablePPO
-
-        available = self.task.reference.available
-        masks = {}
-        if available is not None and isinstance(self.model, MaskablePPO):
-            masks = {"action_masks": available[reference_on_tokens(self.task).states(batch)]}
-        observations = np.hstack([batch.prompt, batch.completion])
-        tokens, _ = self.model.predict(observations, deterministic=True, **masks)
-        table = np.full((len(tokens), self.task.vocabulary.size), -np.inf)
-        table[np.arange(len(tokens)), tokens] = 0.0
-        return table
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,7 @@ def board(tmp_path: Path) -> Iterator[str]:
         server.wait(timeout=20)
 
 
-def test_the_default_tab_draws_the_return_with_optimum_and_reference_in_one_chart(
-    board: str
-) -> None:
+def test_the_default_tab_draws_the_return_with_optimum_and_reference_in_one_chart(board: str) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as playwright:

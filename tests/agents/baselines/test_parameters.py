@@ -1,6 +1,7 @@
 """A saved model comes back exactly, from its parameters alone, or not at all."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ import torch
 from safetensors import safe_open
 
 import tokenwalk  # noqa: F401 - registers the ids
-from tokenwalk.agents.baselines.configs import AGENTS, A2CConfig, Config, DQNConfig, PPOConfig
+from tokenwalk.agents.baselines.configs import AGENTS, A2CConfig, Config, DQNConfig, Features, PPOConfig
 from tokenwalk.agents.baselines.parameters import load, save
 from tokenwalk.agents.baselines.reporting import Model
 from tokenwalk.agents.baselines.sb3 import UnsupportedSpaceError, build, make_vec_env, train
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 
 CONFIGS: dict[str, Config] = {
-    "ppo": PPOConfig(num_envs=4, rollout_steps=8, batch_size=16),
+    "ppo": PPOConfig(num_envs=4, rollout_steps=8),
     "a2c": A2CConfig(num_envs=4),
     "dqn": DQNConfig(num_envs=4, batch_size=16, hidden=(8, 8)),
-    "maskable-ppo": PPOConfig(num_envs=4, rollout_steps=8, batch_size=16, hidden=()),
+    "maskable-ppo": PPOConfig(num_envs=4, rollout_steps=8, hidden=()),
 }
 
 
@@ -64,6 +65,24 @@ def test_a_model_loads_for_any_number_of_lanes_and_can_train_on(agent: str, tmp_
     assert np.array_equal(outputs(loaded)[0], outputs(model)[0])
     train(loaded, steps=60, on_progress=lambda step, metrics: None)
     assert not np.array_equal(outputs(loaded)[0], outputs(model)[0])
+
+
+@pytest.mark.parametrize("features", ["tokens", "one-hot"])
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_model_of_token_ids_comes_back_as_it_was(agent: str, features: Features, tmp_path: Path) -> None:
+    path, env_id = tmp_path / "model.safetensors", "tokenwalk/Arithmetic-v0"
+    config = replace(CONFIGS[agent], features=features, hidden=(8, 8))
+    model = build(agent, make_vec_env(env_id, 4), config, seed=1)
+    save(model, config, path)
+    loaded, read = load(path, make_vec_env(env_id, 1))
+    fresh = build(agent, make_vec_env(env_id, 4), config, seed=0)
+    observations = np.stack([make_vec_env(env_id, 64).observation_space.sample() for _ in range(64)])
+    actions = [one.predict(observations, deterministic=True)[0].tolist() for one in (model, loaded, fresh)]
+    assert actions[0] == actions[1]
+    assert actions[0] != actions[2]
+    assert read == replace(config, num_envs=1)
+    with pytest.raises(UnsupportedSpaceError, match="was trained with observation_space MultiDiscrete"):
+        load(path, make_vec_env("tokenwalk/Flattery-v0", 1))
 
 
 def test_other_spaces_are_refused_with_the_file_and_both_spaces(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""``tokenwalk goodhart``: what happens to the truth while a proxy is optimised ever harder, exactly."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from tokenwalk.agents.exact.best_of_n import best_of_n, return_laws
+from tokenwalk.agents.exact.frontier import Fit, fit_best_of_n, fit_rl, trace_frontier
+from tokenwalk.agents.exact.tree import exact_tables
+from tokenwalk.agents.study.problem import Problem, open_problem
+
+COMPLETIONS = [2**power for power in range(17)]  # of best-of-n
+
+
+def goodhart_report(env: str) -> dict[str, Any]:
+    """Return the exact path of a task's proxy: KL, proxy, gold and the best gold at equal KL, for falling kl_coef.
+
+    The arrays kl_coef, kl, proxy, gold and best_gold have one length. ``peak`` is where gold is largest, ``sentence``
+    says it in words, ``fit`` holds Gao, Schulman and Hilton's form for RL fitted to the path (alpha, beta, peak_kl,
+    residual), ``best_of_n`` the exact law of best-of-n by the proxy with its own fit.
+
+    Raises:
+        ValueError: an environment that is no token task, has no proxy, or has no exact answer.
+    """
+    started = time.perf_counter()
+    problem = open_problem(env)
+    if problem.tokens is None or "proxy" not in problem.tokens.task.sources:
+        raise ValueError(
+            f"{problem.env_id} has no proxy reward to optimise: Flattery and LengthBias have one"
+        )
+    problem = open_problem(env, {"reward": "proxy"})
+    assert problem.tokens is not None
+    path = trace_frontier(exact_tables(problem.tokens))
+    laws = return_laws(problem.tokens)
+    chosen = [best_of_n(laws, n) for n in COMPLETIONS]
+    chosen_kl, chosen_gold = (
+        np.array([one.kl for one in chosen]),
+        np.array([one.returns["gold"] for one in chosen]),
+    )
+    fit = fit_rl(path.kl[path.spaced], path.gold[path.spaced] - path.reference_gold)
+    d = np.sqrt(path.kl)
+    return {
+        "env": problem.env_id,
+        "kl_coef": path.kl_coef.tolist(),
+        "kl": path.kl.tolist(),
+        "proxy": path.proxy.tolist(),
+        "gold": path.gold.tolist(),
+        "best_gold": path.best_gold.tolist(),
+        "peak": {"kl_coef": path.peak.kl_coef, "kl": path.peak.kl, "gold": path.peak.gold},
+        "proxy_optimum": path.proxy_optimum,
+        "reference_proxy": path.reference_proxy,
+        "reference_gold": path.reference_gold,
+        "fit": _fit_report(fit)
+        | {
+            "kl": path.kl.tolist(),
+            "gold": (path.reference_gold + d * (fit.alpha - fit.beta * np.log(d))).tolist(),
+        },
+        "best_of_n": {
+            "n": COMPLETIONS,
+            "kl": chosen_kl.tolist(),
+            "bound": [one.bound for one in chosen],
+            "proxy": [one.paid for one in chosen],
+            "gold": chosen_gold.tolist(),
+            "fit": _fit_report(fit_best_of_n(chosen_kl, chosen_gold - path.reference_gold)),
+        },
+        "sentence": _sentence(problem, path.peak.kl, path.peak.gold),
+        "exact": True,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _fit_report(fit: Fit) -> dict[str, Any]:
+    return {"alpha": fit.alpha, "beta": fit.beta, "peak_kl": fit.peak_kl, "residual": fit.residual}
+
+
+def _sentence(problem: Problem, peak_kl: float, peak_gold: float) -> str:
+    """Return in one sentence where gold peaks and what the proxy's optimum writes."""
+    from tokenwalk.agents.study.solving import solve_problem
+
+    optimum = solve_problem(problem).report
+    return (
+        f"Gold peaks at {peak_gold:.3f} at a KL of {peak_kl:.2f} nats; the proxy's optimum earns "
+        f"{optimum['optimal_value']:g} by the proxy and {optimum['gold']:g} by gold, and writes {optimum['best_text']!r}."
+    )

@@ -1,0 +1,52 @@
+"""``tokenwalk goodhart ENV``: gold against KL while the proxy is optimised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenwalk.scripts.console import EnvName, File, parse, print_json, print_table
+from tokenwalk.scripts.main import run_command
+
+_ROWS = 12
+
+
+@dataclass(frozen=True)
+class GoodhartArguments:
+    """Show what happens to the truth while a task's proxy is optimised ever harder: every point is an exact optimum."""
+
+    env: EnvName
+    """a token task with a proxy: Flattery or LengthBias"""
+    out: File = None
+    """draw the picture into this .png, .svg or .pdf file"""
+    json: bool = False
+    """print one JSON object"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk goodhart``."""
+    arguments = parse(GoodhartArguments, "goodhart", argv)
+    from tokenwalk.agents.study.goodhart import goodhart_report
+
+    report = goodhart_report(arguments.env)
+    if arguments.out:
+        from tokenwalk.agents.study.pictures import draw_goodhart
+
+        draw_goodhart(report, arguments.out)
+    if arguments.json:
+        print_json(report)
+        return 0
+    columns = ("kl_coef", "kl", "proxy", "gold", "best_gold")
+    rows = list(zip(*(report[column] for column in columns), strict=True))
+    print_table(columns, rows[:: max(1, len(rows) // _ROWS)], title=f"{len(rows)} exact optima, some of them")
+    best = report["best_of_n"]
+    names = ("n", "kl", "bound", "proxy", "gold")
+    print_table(
+        names, list(zip(*(best[name] for name in names), strict=True))[::2], title="best of n by the proxy"
+    )
+    print(report["sentence"])
+    if arguments.out:
+        print(f"drawn: {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("goodhart"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-ENV_ID = "tokenwalk/CounterWalk-v0"
+ENV_ID, TOKENS_ID = "tokenwalk/CounterWalk-v0", "tokenwalk/Flattery-v0"
 # Greedy play is optimal after some 500 steps (seeds 1 to 3).
 HYPERPARAMETERS = f"""\
 {ENV_ID}:
@@ -19,12 +19,18 @@ HYPERPARAMETERS = f"""\
   batch_size: 64
   gamma: 0.9
   learning_rate: 0.003
+{TOKENS_ID}:
+  policy: MlpPolicy
+  n_envs: 8
+  n_timesteps: 20000
+  n_steps: 64
+  batch_size: 128
+  gamma: 1.0
+  learning_rate: 0.003
 """
 SHARED = [
     "--algo",
     "ppo",
-    "--env",
-    ENV_ID,
     "--gym-packages",
     "tokenwalk",
     "-f",
@@ -58,14 +64,29 @@ def zoo_python(wheel: Path, install: Callable[..., Path], tmp_path_factory: pyte
     return install(wheel, "rl_zoo3", constraints=constraints)
 
 
+def train(python: Path, folder: Path, env_id: str, evaluate_every: int) -> Path:
+    """Return the folder that rl-zoo3's ``train`` wrote; ``logs`` lies two levels above it."""
+    (folder / "hyperparameters.yml").write_text(HYPERPARAMETERS)
+    options = ["--seed", "1", "--eval-freq", str(evaluate_every), "--eval-episodes", "2"]
+    command = [
+        python,
+        "-m",
+        "rl_zoo3.train",
+        *SHARED,
+        "--env",
+        env_id,
+        "-conf",
+        "hyperparameters.yml",
+        *options,
+    ]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder / "logs" / "ppo" / f"{env_id.replace('/', '-')}_1"
+
+
 @pytest.fixture(scope="module")
 def run_folder(zoo_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that rl-zoo3's ``train`` wrote; ``logs`` lies two levels above it."""
-    folder = tmp_path_factory.mktemp("zoo_run")
-    (folder / "hyperparameters.yml").write_text(HYPERPARAMETERS)
-    options = ["-conf", "hyperparameters.yml", "--seed", "1", "--eval-freq", "1000", "--eval-episodes", "2"]
-    subprocess.run([zoo_python, "-m", "rl_zoo3.train", *SHARED, *options], cwd=folder, check=True)
-    return folder / "logs" / "ppo" / "tokenwalk-CounterWalk-v0_1"
+    """Return the folder of a run on the walk."""
+    return train(zoo_python, tmp_path_factory.mktemp("zoo_run"), ENV_ID, 1000)
 
 
 def test_train_writes_a_model_and_reaches_the_exact_optimum(run_folder: Path) -> None:
@@ -78,8 +99,16 @@ def test_train_writes_a_model_and_reaches_the_exact_optimum(run_folder: Path) ->
 
 def test_enjoy_loads_the_model_and_plays_the_optimum(zoo_python: Path, run_folder: Path) -> None:
     options = ["--no-render", "--deterministic", "-n", "300"]
-    command = [zoo_python, "-m", "rl_zoo3.enjoy", *SHARED, *options]
+    command = [zoo_python, "-m", "rl_zoo3.enjoy", *SHARED, "--env", ENV_ID, *options]
     said = subprocess.check_output(command, cwd=run_folder.parents[2], text=True)
     assert "3 Episodes" in said
     assert "Mean reward: 0.00 +/- 0.00" in said
     assert "Mean episode length: 100.00 +/- 0.00" in said
+
+
+def test_a_token_id_is_trained_as_well(zoo_python: Path, tmp_path: Path) -> None:
+    folder = train(zoo_python, tmp_path, TOKENS_ID, 10_000)
+    results = np.load(folder / "evaluations.npz")["results"]
+    assert (folder / "tokenwalk-Flattery-v0.zip").stat().st_size > 1_000
+    assert results.shape == (2, 2)
+    assert results[-1].mean() > 0.5  # the reference policy earns 0.10, the optimum 2.5

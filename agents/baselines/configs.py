@@ -160,16 +160,19 @@ _TOKENS: dict[str, _Default] = {
     "a2c": (100_000, {"hidden": (64, 32)}),
     "dqn": (60_000, {"hidden": (64, 32)}),
 }
-# Answers of two digits are seldom drawn: the entropy keeps them alive until they pay.
-_ARITHMETIC_PPO = {"learning_rate": 2e-3, "gae_lambda": 1.0, "entropy_coef": 0.08, "hidden": (128, 64)}
+_DELAYED_PPO = {"rollout_steps": 40, "gae_lambda": 1.0, "hidden": (64, 32)}  # whole episodes, credit undimmed
+_ARITHMETIC_PPO = {
+    "learning_rate": 2e-3,
+    "gae_lambda": 1.0,
+    "entropy_coef": 0.08,  # an answer of two digits is seldom tried: entropy keeps it alive until it pays
+    "hidden": (128, 64),
+}
 _DEFAULTS: Mapping[str, Mapping[str, _Default]] = {
     **dict.fromkeys(
         ("TokenGeneration", "Keyword", "Password", "Brackets", "Lexicon", "LengthBias", "Flattery"), _TOKENS
     ),
-    "Delayed": _TOKENS
-    | {"ppo": (120_000, {"hidden": (64, 32)}), "maskable-ppo": (120_000, {"hidden": (64, 32)})},
-    "Arithmetic": _TOKENS
-    | {"ppo": (1_200_000, _ARITHMETIC_PPO), "maskable-ppo": (1_200_000, _ARITHMETIC_PPO)},
+    "Delayed": _TOKENS | dict.fromkeys(("ppo", "maskable-ppo"), (120_000, _DELAYED_PPO)),
+    "Arithmetic": _TOKENS | dict.fromkeys(("ppo", "maskable-ppo"), (1_200_000, _ARITHMETIC_PPO)),
     "CounterWalk": dict.fromkeys(AGENTS, (20_000, {})),
     "CounterWalkLong": {
         "ppo": (150_000, {}),

@@ -45,8 +45,13 @@ def measure_claims() -> Iterator[Claim]:
         yield learned_value(env)
     for env in ("CounterWalk", "FrozenLake"):
         yield regularized_value(env)
+    for env in ("Keyword", "Flattery", "LengthBias", "Delayed", "Brackets"):
+        yield tabular_score(env)
     for agent in ("ppo", "dqn", "a2c", "maskable-ppo"):
-        yield sb3_score(agent, "CounterWalk")
+        for env in ("CounterWalk", "Keyword", "Flattery"):
+            yield sb3_score(agent, env)
+    for env in ("LengthBias", "Delayed"):
+        yield sb3_score("ppo", env)
 
 
 def learned_value(env: str) -> Claim:
@@ -83,6 +88,23 @@ def regularized_value(env: str) -> Claim:
     what = f"worst run's share of the way to the regularised optimum (kl_coef {config.kl_coef:g})"
     share = (min(values) - reference) / (best - reference)
     return Claim("soft-q", env, what, RUNS, steps, seconds, share, 0.99, _score(problem, agent))
+
+
+def tabular_score(env: str) -> Claim:
+    """Q-learning on a token task's machine: the worst of 16 runs' exact normalised score."""
+    problem, config, steps = (
+        open_problem(env),
+        default_config("q-learning", env),
+        default_steps("q-learning", env),
+    )
+    learner = build_learner("q-learning", problem, config, seed=0, runs=RUNS, threads=1)
+    started = time.perf_counter()
+    learner.learn(steps, lambda step, metrics: None)
+    seconds, policies = time.perf_counter() - started, learner.policies()
+    assert policies is not None
+    scores = [float(score_exactly(problem, policy[None]).normalized or 0.0) for policy in policies]
+    what = "worst run's normalised score"
+    return Claim("q-learning", env, what, RUNS, steps, seconds, min(scores), 0.99, float(np.mean(scores)))
 
 
 def sb3_score(agent: str, env: str, seeds: int = 3) -> Claim:

@@ -1,6 +1,7 @@
 """What ``tokenwalk benchmark`` measures, part by part, and against whom."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -205,32 +206,39 @@ def compiled_q_learning(env_id: str, runs: int, updates: int = 8_000_000, machin
 
 
 def sb3_contests() -> list[Contest]:
-    """Return PPO's frames per second at 64 lanes of the walk: our adapter over the native environment, SB3's DummyVecEnv."""
+    """Return PPO's frames per second at 64 lanes.
+
+    On the walk our adapter over the native environment against SB3's DummyVecEnv; on Keyword our extractor for token ids
+    against SB3's one-hot columns.
+    """
     import torch
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     from tokenwalk.agents.baselines.sb3 import make_vec_env
 
     torch.set_num_threads(1)
-    walk, lanes = "tokenwalk/CounterWalk-v0", 64
-    native = ppo_frames(make_vec_env(walk, lanes))
+    walk, task, lanes = "tokenwalk/CounterWalk-v0", "tokenwalk/Keyword-v0", 64
+    native = ppo_frames(walk, make_vec_env(walk, lanes))
+    tokens = ppo_frames(task, make_vec_env(task, lanes))
+    one_hot = ppo_frames(task, make_vec_env(task, lanes), features="one-hot")
     return [
         Contest(
             "PPO x64 / DummyVecEnv",
             native,
-            ppo_frames(DummyVecEnv([partial(gym.make, walk)] * lanes)),
+            ppo_frames(walk, DummyVecEnv([partial(gym.make, walk)] * lanes)),
             1.0,
             "frames/s",
-        )
+        ),
+        Contest("PPO on tokens / one-hot", tokens, one_hot, 1.2, "frames/s"),
     ]
 
 
-def ppo_frames(vec_env: Any, steps: int = 8_192) -> Work:
-    """Return work in which PPO, with its defaults for the walk, collects and learns from ``steps`` frames."""
+def ppo_frames(env_id: str, vec_env: Any, steps: int = 8_192, **changes: Any) -> Work:
+    """Return work in which PPO, with its defaults for ``env_id`` but for ``changes``, learns from ``steps`` frames."""
     from tokenwalk.agents.baselines.configs import default_config
     from tokenwalk.agents.baselines.sb3 import build, train
 
-    config = default_config("ppo", "tokenwalk/CounterWalk-v0")
+    config: Any = replace(default_config("ppo", env_id), **changes)
 
     def work() -> int:
         model = build("ppo", vec_env, config, seed=0)

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenwalk.agents.baselines.configs import caveat
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.tracking import Tracker
-from tokenwalk.agents.study.budgets import check_agent, default_config, default_steps
+from tokenwalk.agents.study.budgets import SB3, check_agent, default_config, default_steps
 from tokenwalk.agents.study.learners import Learner, build_learner, load_learner, score_learner
 from tokenwalk.agents.study.problem import Problem, open_problem
 from tokenwalk.agents.study.scoring import summary_of
@@ -54,7 +55,8 @@ def train(
 
     Returns:
         The keys agent, env, steps, seconds, return, gold, proxy, optimal_return, reference_return, normalized_score,
-        exact, interval, note, runs, interrupted, run_dir. Ctrl-C ends the training early, with what was learned saved
+        exact, interval, note, caveat (what an SB3 agent optimises other than the exact answers), runs, interrupted,
+        run_dir. Ctrl-C ends the training early, with what was learned saved
         and ``interrupted`` true.
 
     Raises:
@@ -79,7 +81,8 @@ def train(
         "config": asdict(config) if config is not None else {},
     }
     folder.write_config(request)
-    return _carry_on(folder, problem, learner, request, steps, on_progress)
+    optimises_else = caveat(agent, config, problem.discount) if agent in SB3 else None
+    return _carry_on(folder, problem, learner, request, steps, on_progress, optimises_else)
 
 
 def resume(
@@ -111,6 +114,7 @@ def _carry_on(
     request: Mapping[str, Any],
     steps: int,
     on_progress: Callable[[Progress], None] | None,
+    optimises_else: str | None = None,
 ) -> dict[str, Any]:
     """Train ``learner`` for ``steps`` steps into ``folder``, save it whatever happens, and return the summary."""
     started, first_step, interrupted = time.perf_counter(), learner.steps, False
@@ -138,6 +142,7 @@ def _carry_on(
         "steps": learner.steps,
         "seconds": seconds,
         **summary_of(problem, score),
+        "caveat": optimises_else,
         "runs": learner.runs,
         "interrupted": interrupted,
         "run_dir": str(folder.path),

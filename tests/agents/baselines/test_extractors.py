@@ -68,15 +68,17 @@ def test_the_columns_are_those_counted_by_hand(source: Any) -> None:
 def test_the_same_ending_looks_the_same_wherever_it_stands_and_one_hot_columns_do_not_know_it() -> None:
     env = make_vec_env(KEYWORD, 1)
     features = TokenFeatures(TokenIds(env).observation_space, None)
+    ending = torch.arange(RECENT) % 6.0
     rows = torch.full((2, 16), 9.0)
-    rows[0, :4], rows[1, 2:6] = torch.tensor([4.0, 2, 0, 1]), torch.tensor([4.0, 2, 0, 1])
+    rows[0, :RECENT], rows[1, 2 : RECENT + 2] = ending, ending
     rows[1, :2] = torch.tensor([7.0, 7])
     early, late = features(rows)
     apart = torch.nonzero(early != late).ravel().tolist()
     position, bag = RECENT * 10, RECENT * 10 + 17
-    assert apart == [position + 4, position + 6, bag + 7]
+    assert apart == [position + RECENT, position + RECENT + 2, bag + 7]
     one_hot = torch.nn.functional.one_hot(rows.long(), 10)
-    assert (one_hot[0] != one_hot[1]).sum() == 12  # the broken twin: all six tokens look different
+    twin = one_hot[0] != one_hot[1]
+    assert twin.sum() == 2 * (RECENT + 2)  # the broken twin: every token looks different
 
 
 def test_the_lanes_are_told_of_as_numbers_and_not_changed() -> None:

@@ -1,0 +1,60 @@
+"""Token environments in other processes: learned and composed rewards are picklable and stay themselves."""
+
+import multiprocessing
+from dataclasses import dataclass
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+
+from tokenwalk.envs.rewards.builders import token_weights
+from tokenwalk.envs.rewards.source import TokenBatch
+from tokenwalk.envs.tasks import find_task
+from tokenwalk.envs.transition import FloatArray
+
+
+@dataclass(frozen=True)
+class CountsTokens:
+    """A source that is no machine, as a learned reward is none: it pays for the tokens written so far."""
+
+    scale: float
+    name: str = "counted"
+    low: float = 0.0
+    high: float = 1.0
+    paid: Literal["token", "end"] = "token"
+
+    def score(self, batch: TokenBatch) -> FloatArray:
+        return self.scale * np.asarray(batch.length, dtype=np.float64)
+
+
+def composed() -> dict[str, object]:
+    task = find_task("Flattery")
+    praise = task.machine_source("praise", token_weights([0, 0, 0, 1, 1, 0]))
+    return {"reward": ["gold", (praise, -0.5), (CountsTokens(0.1), 2.0)], "metrics": []}
+
+
+def play_once(actions: list[int]) -> list[float]:
+    env = gym.make("tokenwalk:tokenwalk/Flattery-v0", **composed())
+    env.reset(seed=0)
+    return [float(env.step(action)[1]) for action in actions]
+
+
+def test_a_spawned_process_makes_the_environment_and_pays_the_same() -> None:
+    actions = [0, 1, 3, 2, 4]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        elsewhere = pool.apply(play_once, (actions,))
+    assert elsewhere == play_once(actions)
+    # gold and -0.5 for praise, and 2 * 0.1 for each token so far.
+    assert elsewhere == [0.2, 1.4, -0.5 - 0.5 + 0.6000000000000001, 0.8, -0.5 - 0.5 + 1.0]
+
+
+def test_an_async_vector_environment_agrees_with_the_native_one_on_composed_rewards() -> None:
+    actions = np.random.default_rng(0).integers(0, 5, (4, 3))
+    rewards = {}
+    for mode in ("async", "vector_entry_point"):
+        env = gym.make_vec("tokenwalk/Flattery-v0", num_envs=3, vectorization_mode=mode, **composed())
+        env.reset(seed=7)
+        rewards[mode] = np.array([env.step(action)[1] for action in actions])
+        env.close()
+    assert (rewards["async"] == rewards["vector_entry_point"]).all()
+    assert rewards["async"].std() > 0

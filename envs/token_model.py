@@ -293,7 +293,9 @@ def observation_space(model: TokenModel, observation: str) -> gym.Space[Any]:
     if observation != "tokens":
         raise ValueError(f"observation is {observation!r}: give 'tokens' or 'machine'")
     nvec = np.full(task.prompt_length + task.horizon, task.vocabulary.size + 1)
-    return gym.spaces.MultiDiscrete(nvec, dtype=task.vocabulary.dtype)
+    space = gym.spaces.MultiDiscrete(nvec, dtype=task.vocabulary.dtype)
+    space.nvec = nvec  # Gymnasium gives it the small dtype, in which others' sums of it overflow (SB3's one-hot columns)
+    return space
 
 
 def blank_tokens(task: Task) -> TokenArray:

@@ -1,6 +1,7 @@
 """Token environments in other processes: learned and composed rewards are picklable and stay themselves."""
 
 import multiprocessing
+import pickle
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,3 +59,19 @@ def test_an_async_vector_environment_agrees_with_the_native_one_on_composed_rewa
         env.close()
     assert (rewards["async"] == rewards["vector_entry_point"]).all()
     assert rewards["async"].std() > 0
+
+
+def test_the_sizes_of_the_observation_can_be_summed_however_small_its_tokens() -> None:
+    space = gym.make("tokenwalk/Lexicon-v0").observation_space
+    assert space.dtype == np.uint8
+    assert sum(space.nvec) == 24 * 29  # type: ignore[attr-defined]  # more than a uint8 holds
+    assert pickle.loads(pickle.dumps(space)) == space
+
+
+def test_plain_sb3_learns_on_the_longest_observation_of_the_catalogue() -> None:
+    from stable_baselines3 import PPO
+
+    model = PPO("MlpPolicy", gym.make("tokenwalk/Lexicon-v0"), n_steps=16, batch_size=16, device="cpu")
+    model.learn(16)
+    assert model.num_timesteps == 16
+    assert model.policy.features_extractor.features_dim == 24 * 29

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tokenwalk.envs.lanes import MASK, Lanes, check_seed, episode_stream, lane_seeds, random_key, uniform
+from tokenwalk.envs.lanes import Lane, Lanes, check_seed, lane_seeds, uniform
 from tokenwalk.envs.tabular import enumerate_transitions
 from tokenwalk.envs.transition import (
     BoolArray,
@@ -188,8 +188,7 @@ class CounterWalkEnv(gym.Env[np.int64, np.int64]):
             for s in range(n_states)
         ]
         self._random = self.model.n_outcomes > 1
-        self._key: int | None = None
-        self._episode = 0
+        self._lane = Lane()
         self._stream = 0
         self._time = 0
         self._state = start
@@ -201,13 +200,8 @@ class CounterWalkEnv(gym.Env[np.int64, np.int64]):
         """Start an episode; a ``seed`` starts the count of episodes anew. ``options`` are not used."""
         seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
-        if seed is not None:
-            self._key, self._episode = seed & MASK, 0
-        elif self._key is None:
-            self._key = random_key(self.np_random)
-        else:
-            self._episode += 1
-        self._stream, self._time = episode_stream(self._key, self._episode), 0
+        self._lane.begin(seed, self.np_random)
+        self._stream, self._time = self._lane.stream if self._random else 0, 0
         self._state = self.model.start
         self._row = self._rows[self._state]
         return self._state, {}
@@ -307,7 +301,7 @@ class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
             final = np.full(self.num_envs, None, dtype=object)
             final[ended] = state[ended]
             info = {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
-            lanes.restart(ended)
+            lanes.restart(ended.nonzero()[0])
             state[ended] = model.start
         self._state = state
         return state.copy(), rewards["gold"], terminated, truncated, info

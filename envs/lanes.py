@@ -80,6 +80,29 @@ def random_key(rng: np.random.Generator) -> int:
     return int(rng.integers(0, MASK, dtype=np.uint64, endpoint=True))
 
 
+class Lane:
+    """Key and episode of a single lane: what ``Lanes`` is for many. Its ``stream`` is the episode's, for ``uniform``."""
+
+    def __init__(self) -> None:
+        self._key: int | None = None
+        self._episode = 0
+
+    def begin(self, seed: int | None, rng: np.random.Generator) -> None:
+        """Start an episode: the first one of the key ``seed``, else the next; ``rng`` gives a key where there is none."""
+        if seed is not None:
+            self._key, self._episode = seed & MASK, 0
+        elif self._key is None:
+            self._key = random_key(rng)
+        else:
+            self._episode += 1
+
+    @property
+    def stream(self) -> int:
+        """Return the seed of this episode's draws."""
+        assert self._key is not None
+        return episode_stream(self._key, self._episode)
+
+
 class Lanes:
     """Keys, episodes and clocks of B lanes that end and restart one by one.
 
@@ -133,15 +156,21 @@ class Lanes:
             return np.zeros(self.num_envs, dtype=np.bool_)  # the usual case costs no pass over the lanes
         return np.asarray(self.elapsed >= self.limit)
 
-    def restart(self, ended: npt.NDArray[np.bool_]) -> None:
-        """Start the next episode of the lanes that ``ended``, bool [B]."""
+    def restart(self, rows: npt.NDArray[np.int64]) -> None:
+        """Start the next episode of the lanes ``rows``, int64 [n], each named once."""
         assert self._key is not None
-        self._episode[ended] += np.uint64(1)
-        self._stream[ended] = episode_stream(self._key[ended], self._episode[ended])
-        self._begun[ended] = self.now
+        episode = self._episode.take(rows) + np.uint64(1)
+        self._episode[rows] = episode
+        self._stream[rows] = episode_stream(self._key.take(rows), episode)
+        self._begun[rows] = self.now
         if self.limit is not None:
             self._next_truncation = int(self._begun.min()) + self.limit
 
-    def draw(self) -> npt.NDArray[np.float64]:
-        """Return the draws in [0, 1) of the step just counted (or of the reset, before any step), float64 [B]."""
-        return uniform(self._stream, self.elapsed.astype(np.uint64))
+    def draw(self, rows: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.float64]:
+        """Return the draws in [0, 1) of the step just counted (or of the reset, before any step), float64 [B].
+
+        With ``rows``, int64 [n], those of these lanes alone, float64 [n].
+        """
+        if rows is None:
+            return uniform(self._stream, self.elapsed.astype(np.uint64))
+        return uniform(self._stream.take(rows), (self.now - self._begun.take(rows)).astype(np.uint64))

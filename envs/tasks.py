@@ -1,9 +1,7 @@
 """Tasks over tokens: vocabulary, prompts, horizon, gold, proxy, reference policy; the catalogue of eight."""
 
 import difflib
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tokenwalk.envs.loading import is_place, load_from_file
 from tokenwalk.envs.reference import ReferencePolicy, check_distributions, fit_ngram, independent, uniform
 from tokenwalk.envs.rewards.builders import (
     balanced_brackets,
@@ -275,9 +274,9 @@ def find_task(task: "str | Task", horizon: int | None = None) -> Task:
     """
     if horizon is not None:
         check_horizon(horizon)
-    if isinstance(task, str) and not re.search(r"\.py:\w+$", task):
+    if isinstance(task, str) and not is_place(task):
         return _from_catalogue(re.sub(r"^tokenwalk/|-v\d+$", "", task), horizon)
-    found = _from_file(task) if isinstance(task, str) else task
+    found = load_from_file(task) if isinstance(task, str) else task
     if not isinstance(found, Task):
         raise ValueError(
             f"{task!r} is {type(found).__name__}: give a Task, a name of the catalogue, or FILE.py:NAME"
@@ -296,23 +295,3 @@ def _from_catalogue(name: str, horizon: int | None) -> Task:
             f"no task is called {name!r}: did you mean {', '.join(near)}? A file's task is FILE.py:NAME"
         )
     return CATALOGUE[name]() if horizon is None else CATALOGUE[name](horizon)
-
-
-def _from_file(place: str) -> object:
-    """Return what ``FILE.py:NAME`` names, by running the file. Raises ValueError where either is missing."""
-    path, _, name = place.rpartition(":")
-    if not Path(path).is_file():
-        raise ValueError(
-            f"there is no file {path!r}: give FILE.py:NAME, the path of a Python file and a Task in it"
-        )
-    spec = importlib.util.spec_from_file_location(f"tokenwalk_file_{Path(path).stem}", path)
-    assert spec is not None  # the name ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in the file look themselves up
-    spec.loader.exec_module(module)
-    if not hasattr(module, name):
-        raise ValueError(
-            f"{path} has no {name!r}: it has {[one for one in vars(module) if not one.startswith('_')]}"
-        )
-    return getattr(module, name)

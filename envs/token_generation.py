@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from tokenwalk.envs.lanes import MASK, check_seed, episode_stream, random_key, uniform
+from tokenwalk.envs.lanes import Lane, check_seed, uniform
 from tokenwalk.envs.rewards.source import Source, TokenBatch
 from tokenwalk.envs.tabular import MAX_ENTRIES, TabularMDP
 from tokenwalk.envs.tasks import Task, find_task
@@ -16,6 +16,7 @@ from tokenwalk.envs.token_model import (
     Entry,
     Paid,
     Row,
+    Shaping,
     TokenModel,
     blank_tokens,
     compose,
@@ -53,7 +54,8 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
     No token written; the prompt is drawn by the task's weights.
 
     ## Reward
-    The float64 sum of the weighted paid sources in their order; no unit, range as the sources state it.
+    The float64 sum of the weighted paid sources in their order, then of the shaping sources; no unit, range as the
+    sources state it.
 
     ## Episode End
     *Termination*: after ``<eos>`` or the H-th token (the horizon is part of the task). *Truncation*: never.
@@ -71,8 +73,9 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
     ``task="Keyword"``: a name of the catalogue, a ``Task``, or ``FILE.py:NAME``. ``reward="gold"``: what is
     paid: "gold", "proxy", a source, or a list of these, each alone or as a pair with its weight. ``horizon``:
     instead of the task's. ``observation``: "tokens" or "machine". ``metrics``: further sources that are
-    logged. ``render_mode="ansi"``: prompt, completion with the paid tokens marked, each source's term, the
-    return so far.
+    logged. ``shaping``: sources that are added to the reward and in no return, see
+    ``tokenwalk.envs.rewards.potentials``. ``render_mode="ansi"``: prompt, completion with the paid tokens
+    marked, each source's term, the return so far.
 
     ## References
     Reward machines: see ``tokenwalk.envs.rewards.machine``.
@@ -95,10 +98,11 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         horizon: int | None = None,
         observation: Literal["tokens", "machine"] = "tokens",
         metrics: Iterable[Source] = (),
+        shaping: Shaping | Sequence[Shaping] = (),
         render_mode: str | None = None,
     ) -> None:
         self.task = find_task(task, horizon)
-        self.model = model = TokenModel(self.task, compose(self.task, reward, metrics))
+        self.model = model = TokenModel(self.task, compose(self.task, reward, metrics, shaping))
         self.render_mode = check_render_mode(render_mode)
         self.observation_space = observation_space(model, observation)
         self.action_space = gym.spaces.Discrete(self.task.vocabulary.size)
@@ -112,8 +116,7 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         self._others = bool(model.others)
         self._every_token = np.ones(self._n_tokens, dtype=np.int8) if model.available is None else None
         self._tokens = self._blank[0].copy()
-        self._key: int | None = None
-        self._episode = 0
+        self._lane = Lane()
         self._state = 0
         self._time = 0  # tokens written
         self._next: Row | None = None  # None: reset is needed
@@ -124,15 +127,10 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         """Start an episode; a ``seed`` starts the count of episodes anew. ``options`` are not used."""
         seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
-        if seed is not None:
-            self._key, self._episode = seed & MASK, 0
-        elif self._key is None:
-            self._key = random_key(self.np_random)
-        else:
-            self._episode += 1
+        self._lane.begin(seed, self.np_random)
         prompt = 0
         if len(self._starts) > 1:
-            prompt = bisect_right(self._cumulative, uniform(episode_stream(self._key, self._episode), 0))
+            prompt = bisect_right(self._cumulative, uniform(self._lane.stream, 0))
         self._tokens = self._blank[prompt].copy()
         self._state, self._time = self._starts[prompt], 0
         self._next = self._row()
@@ -209,6 +207,10 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
             gym.logger.warn("render() needs render_mode='ansi': give it to gym.make")
             return None
         return draw_episode(self.task, self.model.composition, self._tokens, self._time)
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Anneal a paid source, see ``TokenModel.set_weight``. For trainers, which log it."""
+        self.model.set_weight(name, weight)
 
     @property
     def paid_weights(self) -> dict[str, float]:

@@ -17,12 +17,22 @@ from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
 # What may be paid: a source, or "gold" or "proxy", alone or with its weight.
 Paid = str | Source | tuple[str | Source, float]
+Shaping = (
+    Source | tuple[Source, float]
+)  # what is added to it for the learner alone, with its weight or without
 Entry = tuple[int, float, dict[str, float]]  # what a token gives: next state, reward, what is logged
 Row = list[Entry | None]  # by token; None where it is masked
 
 
-def compose(task: Task, reward: Paid | Sequence[Paid], metrics: Iterable[Source] = ()) -> Composition:
+def compose(
+    task: Task,
+    reward: Paid | Sequence[Paid],
+    metrics: Iterable[Source] = (),
+    shaping: Shaping | Sequence[Shaping] = (),
+) -> Composition:
     """Return ``reward`` as what is paid, the task's gold as the truth, its proxy and ``metrics`` as metrics.
+
+    ``shaping`` is added to what the learner gets, and is in no return.
 
     Raises:
         ValueError: a name that is not "gold" or "proxy", "proxy" where the task has none, or a machine source
@@ -30,8 +40,7 @@ def compose(task: Task, reward: Paid | Sequence[Paid], metrics: Iterable[Source]
     """
     parts: Sequence[Paid] = reward if isinstance(reward, list) else [reward]  # type: ignore[list-item]
     train = []
-    for part in parts:
-        source, weight = part if isinstance(part, (tuple, list)) else (part, 1.0)
+    for source, weight in map(_weighted, parts):
         if isinstance(source, str):
             if source not in task.sources:
                 raise ValueError(
@@ -40,11 +49,18 @@ def compose(task: Task, reward: Paid | Sequence[Paid], metrics: Iterable[Source]
             source = task.sources[source]
         train.append((source, weight))
     gold, proxy = task.sources["gold"], [one for name, one in task.sources.items() if name == "proxy"]
-    composition = Composition(tuple(train), gold, (*proxy, *metrics))
+    added: Sequence[Any] = shaping if isinstance(shaping, list) or shaping == () else [shaping]
+    composition = Composition(tuple(train), gold, (*proxy, *metrics), tuple(map(_weighted, added)))
     for source in composition.sources:
         if isinstance(source, MachineSource):
             _check_fits(source, task)
     return composition
+
+
+def _weighted(part: Any) -> tuple[Any, float]:
+    """Return ``part`` with its weight, which is 1 where it comes without."""
+    source, weight = part if isinstance(part, (tuple, list)) else (part, 1.0)
+    return source, weight
 
 
 def _check_fits(source: MachineSource, task: Task) -> None:
@@ -99,9 +115,8 @@ class TokenModel:
         self._members = dict(zip(self.machines, joint.members.T, strict=False))
         self.available = None if reference.available is None else reference.available[joint.members[:, -1]]
         self._raw = {one.name: 1 + column for column, one in enumerate(sources)}
-        self._weighted = {
-            one.name: 1 + len(sources) + column for column, (one, _) in enumerate(composition.train)
-        }
+        added = (*composition.train, *composition.shaping)
+        self._weighted = {one.name: 1 + len(sources) + column for column, (one, _) in enumerate(added)}
         self.logged = {
             **{name: self._raw[name] for name in task.sources},
             **{f"reward/{name}": column for name, column in self._raw.items()},
@@ -127,7 +142,22 @@ class TokenModel:
         weighted = self.composition.weighted({name: ledger[:, column] for name, column in self._raw.items()})
         for name, column in self._weighted.items():
             ledger[:, column] = weighted[name]
-        ledger[:, 0] = self.composition.paid(weighted)
+        ledger[:, 0] = self.composition.reward(weighted)
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Give the train source ``name`` another weight from the next step on. For trainers, which log it.
+
+        Raises:
+            ValueError: no train source of that name, a weight that is no finite number, or a machine: the states of
+                the "machine" observation are made for the weights of the beginning.
+        """
+        composition = self.composition.with_weight(name, weight)
+        if name in self.machines:
+            raise ValueError(
+                f"{name!r} is a machine, whose weight stays: only a source that is none is annealed"
+            )
+        self.composition = composition
+        self._pay(self._entries)
 
     @property
     def n_states(self) -> int:
@@ -172,20 +202,25 @@ class TokenModel:
     def paid_state(self) -> IntArray:
         """Return the state of the machine that is paid, int64 [S]: the coarsest that tells all future pay.
 
-        It knows nothing of gold, proxy or metrics that are not paid.
+        It knows shaping as well, and nothing of gold, proxy or metrics that are not paid.
 
         Raises:
-            ValueError: a paid source that is no machine.
+            ValueError: a paid source, or a shaping one, that is no machine.
         """
-        for source, _ in self.composition.train:
+        shaping = [source.name for source, _ in self.composition.shaping]
+        for source, _ in (*self.composition.train, *self.composition.shaping):
             if source.name not in self.machines:
                 raise ValueError(
                     f"observation='machine' needs every paid source to be a machine, and {source.name!r} is "
                     f"{type(source).__name__}: use observation='tokens'"
                 )
+        # Of what is paid and of each shaping term, before the H-th token and at it.
+        columns = [0, *(self._weighted[name] for name in shaping)]
         outputs = [
-            *self._entries[:, 0].reshape(-1, *self.next_state.shape)
-        ]  # before the H-th token, and at it
+            table
+            for column in columns
+            for table in self._entries[:, column].reshape(-1, *self.next_state.shape)
+        ]
         if self.available is not None:
             outputs.append(self.available.astype(np.float64))
         return partition(self.next_state, np.hstack(outputs))
@@ -242,8 +277,9 @@ class TokenModel:
         """Return the tables of what the "machine" observation shows, and which of their states each state of
         ``tabular_mdp`` is, int64 [S].
 
-        Their one channel, "paid", is what is paid; gold has no part in the states where it is not paid. A time-dependent
-        policy of these tables is one of the finer process: ``policy[:, label]``.
+        Their channels are "paid", what is paid, and "shaping", what is added to it (``walk_weights`` has both); gold
+        has no part in the states where it is not paid. A time-dependent policy of these tables is one of the finer
+        process: ``policy[:, label]``.
 
         Args:
             with_contexts: keep the reference policy's contexts in the states and the reference itself, which a
@@ -258,15 +294,20 @@ class TokenModel:
         if with_contexts:
             label = np.unique(np.stack([seen, context]), axis=1, return_inverse=True)[1].reshape(-1)
         first = np.unique(label, return_index=True)[1]
-        paid, last = full.reward({source.name: weight for source, weight in self.composition.train})
+        terms = {"paid": self.composition.train, "shaping": self.composition.shaping}
+        channels = {
+            name: full.reward({source.name: weight for source, weight in sources})
+            for name, sources in terms.items()
+            if sources
+        }
         available = full.available[first]
         uniform = np.where(available, -np.log(available.sum(axis=1, keepdims=True)), -np.inf)
         tables = TabularMDP(
             next_state=label[full.next_state[first]],
             probability=full.probability[first],
             terminated=full.terminated[first],
-            rewards={"paid": paid[first]},
-            last_rewards={"paid": last[first]},
+            rewards={name: step[first] for name, (step, _) in channels.items()},
+            last_rewards={name: last[first] for name, (_, last) in channels.items()},
             available=available,
             log_reference=full.log_reference[first] if with_contexts else uniform,
             start=np.asarray(np.bincount(label, full.start, len(first)), dtype=np.float64),
@@ -274,6 +315,11 @@ class TokenModel:
             horizon_terminates=True,
         )
         return tables, label
+
+    @property
+    def walk_weights(self) -> dict[str, float]:
+        """Return the weight of each channel of ``machine_tables`` in what a learner gets: 1."""
+        return {"paid": 1.0, "shaping": 1.0} if self.composition.shaping else {"paid": 1.0}
 
     def machine_observations(self) -> IntArray:
         """Return the "machine" observation of each state of ``tabular_mdp`` at each time, int64 [H + 1, S].

@@ -25,14 +25,15 @@ def draw_episode(task: Task, composition: Composition, tokens: TokenArray, lengt
     lines = {"prompt": task.vocabulary.decode(prompt), "completion": task.vocabulary.separator.join(written)}
     if paid.any():
         lines[""] = _marks(written, paid, task.vocabulary.separator)
-    weights = {source.name: weight for source, weight in composition.train}
+    weights = {source.name: weight for source, weight in (*composition.train, *composition.shaping)}
+    shaping = {source.name for source, _ in composition.shaping}
     for source in composition.sources:
         total, name = scores[source.name].sum(), source.name
-        lines[name] = (
-            f"{total:+g} x {weights[name]:g} = {weighted[name].sum():+g}"
-            if name in weights
-            else f"{total:+g}, not paid"
-        )
+        lines[name] = f"{total:+g}, not paid"
+        if name in weights:
+            lines[name] = f"{total:+g} x {weights[name]:g} = {weighted[name].sum():+g}"
+        if name in shaping:
+            lines[name] += ", in no return"
     lines["return"] = f"{paid.sum():+g}"
     width = max(map(len, lines)) + 2
     return "\n".join(

@@ -14,6 +14,7 @@ from tokenwalk.envs.rewards.source import Source, TokenBatch
 from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import (
     Paid,
+    Shaping,
     TokenModel,
     blank_tokens,
     compose,
@@ -46,7 +47,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
     Args:
         num_envs: B, the number of lanes.
         max_episode_steps: steps after which a lane is truncated; None (or -1, as in ``gym.make``) never.
-        task, reward, horizon, observation, metrics, render_mode: as for ``TokenGenerationEnv``.
+        task, reward, horizon, observation, metrics, shaping, render_mode: as for ``TokenGenerationEnv``.
 
     Raises:
         ValueError: arguments out of range. InvalidActionError and EpisodeEndedError from ``step``, state
@@ -64,11 +65,12 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         horizon: int | None = None,
         observation: Literal["tokens", "machine"] = "tokens",
         metrics: Iterable[Source] = (),
+        shaping: Shaping | Sequence[Shaping] = (),
         render_mode: str | None = None,
     ) -> None:
         super().__init__()
         self.task = find_task(task, horizon)
-        self.model = TokenModel(self.task, compose(self.task, reward, metrics))
+        self.model = TokenModel(self.task, compose(self.task, reward, metrics, shaping))
         self.num_envs = check_num_envs(num_envs)
         self.max_episode_steps = check_time_limit(max_episode_steps)
         self.render_mode = check_render_mode(render_mode)
@@ -93,11 +95,11 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         self._place = self._begin.copy()  # where each lane writes next
         self._state = self.model.start[prompt]
 
-    def _draw_prompts(self) -> IntArray:
-        """Return the prompt of each lane's present episode, by the draw that belongs to its reset, [B]."""
+    def _draw_prompts(self, rows: IntArray) -> IntArray:
+        """Return the prompt of the present episode in the lanes ``rows`` [n], by the draw of its reset, [n]."""
         if len(self._blank) == 1:
-            return np.zeros(self.num_envs, dtype=np.int64)
-        drawn: IntArray = np.searchsorted(self._cumulative, self._lanes.draw(), side="right")
+            return np.zeros(len(rows), dtype=np.int64)
+        drawn: IntArray = np.searchsorted(self._cumulative, self._lanes.draw(rows), side="right")
         return drawn
 
     @property
@@ -115,7 +117,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         seeds = lane_seeds(seed, self.num_envs)
         super().reset(seed=None if None in seeds else seeds[0])
         self._lanes.reset(seeds, self.np_random)
-        self._start_in(self._draw_prompts())
+        self._start_in(self._draw_prompts(np.arange(self.num_envs)))
         return self._observe(), {"action_mask": self._masks(), "_action_mask": self._every_lane.copy()}
 
     def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
@@ -141,7 +143,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         rows = ended.nonzero()[0]
         if rows.size:
             info = self._final(ledger, rows, ended)
-            self._restart(rows, ended)
+            self._restart(rows)
         went_on = ~ended
         for key, column in model.logged.items():
             info[key], info[f"_{key}"] = ledger[:, column], went_on
@@ -172,14 +174,14 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         tokens, split = self._tokens.copy(), self.task.prompt_length
         return TokenBatch(tokens[:, :split], tokens[:, split:], self._time, last.copy())
 
-    def _restart(self, rows: IntArray, ended: BoolArray) -> None:
-        """Start the next episode in the lanes ``rows``, those which ``ended``."""
+    def _restart(self, rows: IntArray) -> None:
+        """Start the next episode in the lanes ``rows``, those which ended."""
         self._place[rows] = self._begin.take(rows)
         if len(self._blank) == 1:
             self._tokens[rows], self._state[rows] = self._blank[0], self.model.start[0]
             return
-        self._lanes.restart(ended)
-        prompt = self._draw_prompts().take(rows)
+        self._lanes.restart(rows)
+        prompt = self._draw_prompts(rows)
         self._tokens[rows], self._state[rows] = (
             self._blank.take(prompt, axis=0),
             self.model.start.take(prompt),
@@ -200,6 +202,10 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
     def action_masks(self) -> BoolArray:
         """Return which tokens may be taken now, bool [B, V], under the name that sb3-contrib asks for."""
         return self._masks().astype(np.bool_)
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Anneal a paid source in every lane, see ``TokenModel.set_weight``. For trainers, which log it."""
+        self.model.set_weight(name, weight)
 
     def render(self) -> tuple[str, ...] | None:
         """Return each lane's episode so far as text (``render_mode="ansi"``), else None."""

@@ -1,5 +1,6 @@
 """The KL to a task's reference policy as part of what is paid, by whoever holds the policy: this wrapper."""
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from tokenwalk.agents.baselines.extractors import task_of
 from tokenwalk.agents.baselines.reporting import Model
 from tokenwalk.envs.rewards.source import find_rows
 from tokenwalk.envs.transition import FloatArray, IntArray
+
+EPISODES = 100  # that ``kl`` is the mean of: as many as SB3's own rollout figures
 
 
 class KLPenalty(VecEnvWrapper):
@@ -56,6 +59,8 @@ class KLPenalty(VecEnvWrapper):
         self._task, self._kl_coef = task, kl_coef
         self._log_reference = reference.log_probability
         self._model: Model | None = None
+        self._so_far = np.zeros(vec_env.num_envs)  # log pi / pi_ref of each lane's tokens
+        self._ended: deque[float] = deque(maxlen=EPISODES)
 
     def hold(self, model: Model) -> None:
         """Take the policy of ``model``, which acts in these lanes. Raises ValueError for DQN, which has none."""
@@ -70,7 +75,13 @@ class KLPenalty(VecEnvWrapper):
         """Return the first observations, [B, L]."""
         self._observations: npt.NDArray[Any] = self.venv.reset()  # type: ignore[assignment]
         self._contexts = self._start(self._observations)
+        self._so_far[:] = 0.0
         return self._observations
+
+    @property
+    def kl(self) -> float | None:
+        """Return the KL that is paid for, in nats: the mean of the last 100 completions; None before the first."""
+        return float(np.mean(self._ended)) if self._ended else None
 
     def _start(self, observations: npt.NDArray[Any]) -> IntArray:
         """Return the reference policy's context before the first token of each lane, [B]."""
@@ -83,6 +94,7 @@ class KLPenalty(VecEnvWrapper):
         """Note what the tokens [B] cost and step the lanes."""
         log_ratio = self._log_probs(actions) - self._log_reference[self._contexts, actions]
         self._penalty = self._kl_coef * log_ratio
+        self._so_far += log_ratio
         self._contexts = self._task.reference.next_context[self._contexts, actions]
         self.venv.step_async(actions)
 
@@ -103,4 +115,6 @@ class KLPenalty(VecEnvWrapper):
         self._observations = observations
         if ended.any():
             self._contexts[ended] = self._start(observations[ended])
+            self._ended.extend(self._so_far[ended].tolist())
+            self._so_far[ended] = 0.0
         return observations, (rewards - self._penalty).astype(np.float32), ended, infos

@@ -19,7 +19,7 @@ class ProgressCallback(BaseCallback):
 
     model: Model
 
-    def __init__(self, steps: int, every: int, evaluate: Evaluate | None) -> None:
+    def __init__(self, steps: int, every: int, evaluate: Evaluate) -> None:
         super().__init__()
         self._steps, self._every, self._of_model = steps, every, evaluate
         self._next = every
@@ -40,9 +40,8 @@ class ProgressCallback(BaseCallback):
         self.model.dump_logs()
 
     def _evaluate(self) -> None:
-        if self._of_model is not None:
-            for tag, value in self._of_model(self.model).items():
-                self.logger.record(tag, value)
+        for tag, value in self._of_model(self.model).items():
+            self.logger.record(tag, value)
 
 
 class ForwardingWriter(KVWriter):

@@ -24,7 +24,7 @@ from sb3_contrib.common.maskable.utils import is_masking_supported
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_wrapper
 
 from tokenwalk.agents.baselines.configs import A2CConfig, Config, DQNConfig, check_agent
 from tokenwalk.agents.baselines.extractors import TokenFeatures, TokenIds, task_of
@@ -184,7 +184,8 @@ def train(
 
     The agent works in whole rollouts, so the last one may pass ``steps``. Every ``log_every`` steps (a
     50th of all by default) ``on_progress(step, tag -> value)`` gets what SB3 logged: rollout/ep_rew_mean and
-    rollout/ep_len_mean (undiscounted, last 100 episodes), train/..., time/fps; and, from step 0 on, the figures
+    rollout/ep_len_mean (undiscounted, last 100 episodes), train/..., time/fps, with a ``kl_coef`` train/kl (nats
+    per completion, last 100); and, from step 0 on, the figures
     by tag (eval/return, eval/gold...) that ``evaluate(model)`` returns. Prints nothing.
 
     The same seed, config and steps give the same parameters. SB3 draws from the global generators of Python,
@@ -197,7 +198,7 @@ def train(
     for name, value in (("steps", steps), ("log_every", log_every)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} is {value!r}: give an integer of 1 or more")
-    callback = ProgressCallback(steps, log_every or max(1, steps // 50), evaluate)
+    callback = ProgressCallback(steps, log_every or max(1, steps // 50), partial(_figures, evaluate))
     masked: dict[str, Any] = {}
     if isinstance(model, MaskablePPO):
         assert model.env is not None
@@ -206,6 +207,15 @@ def train(
     with _global_random_state_kept():
         model.set_random_seed(model.seed)
         model.learn(steps, callback=callback, log_interval=None, **masked)  # type: ignore[arg-type]
+
+
+def _figures(evaluate: Evaluate | None, model: Model) -> Mapping[str, float]:
+    """Return what ``evaluate`` says of ``model``, and the KL that it is charged for where it is."""
+    figures = dict(evaluate(model)) if evaluate else {}
+    penalty = unwrap_vec_wrapper(model.env, KLPenalty) if model.env is not None else None
+    if penalty is not None and penalty.kl is not None:
+        figures["train/kl"] = penalty.kl
+    return figures
 
 
 @contextmanager

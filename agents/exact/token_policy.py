@@ -10,7 +10,7 @@ from tokenwalk.agents.exact.dynamic_programming import Solution
 from tokenwalk.agents.exact.policy import SUM_TOLERANCE
 from tokenwalk.envs.rewards.automaton import product
 from tokenwalk.envs.rewards.machine import TokenArray
-from tokenwalk.envs.rewards.source import TokenBatch, find_rows
+from tokenwalk.envs.rewards.source import TokenBatch, states_after
 from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel
 from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
@@ -46,14 +46,7 @@ class AutomatonPolicy:
 
     def states(self, batch: TokenBatch) -> IntArray:
         """Return the state that each prefix leads to, int64 [B]. Raises ValueError for an unknown prompt."""
-        several = self.start.size > 1
-        number = find_rows(self.prompts, batch.prompt) if several else np.zeros(len(batch.prompt), np.int64)
-        state, length = self.start[number], np.asarray(batch.length)
-        for time in range(int(length.max(initial=0))):
-            written = time < length
-            token = np.where(written, batch.completion[:, time], 0)
-            state = np.where(written, self.next_state[state, token], state)
-        return state
+        return states_after(self.next_state, self.start, self.prompts, batch)
 
     def log_probs(self, batch: TokenBatch) -> FloatArray:
         """Return the natural log-probability of each token after each prefix, float64 [B, V]."""

@@ -35,6 +35,13 @@ class TokenBatch:
         """Return the chosen rows."""
         return TokenBatch(self.prompt[rows], self.completion[rows], self.length[rows], self.last[rows])
 
+    def before(self, pad: int) -> "TokenBatch":
+        """Return each row without its last token, which ``pad`` takes the place of; ``length`` is 1 or more."""
+        length = np.asarray(self.length, dtype=np.int64) - 1
+        completion = np.array(self.completion)
+        completion[np.arange(len(length)), length] = pad
+        return TokenBatch(self.prompt, completion, length, np.zeros(len(length), dtype=np.bool_))
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -127,6 +134,30 @@ def find_rows(table: TokenArray, rows: TokenArray) -> IntArray:
             f"prompt {np.asarray(rows)[found < 0][0].tolist()} is none of the task's {len(table)} prompts"
         )
     return found
+
+
+def states_after(
+    next_state: IntArray, start: IntArray, prompts: TokenArray | None, batch: TokenBatch
+) -> IntArray:
+    """Return the state of an automaton after each prefix, int64 [B].
+
+    Args:
+        next_state: int64 [S, V]. start: int64 [1], or [N] with one state for each prompt.
+        prompts: integers [N, P], the task's; needed where there is a start for each.
+        batch: prefixes; an ended one is followed to its end.
+
+    Raises:
+        ValueError: an unknown prompt.
+    """
+    length = np.asarray(batch.length)
+    state = np.full(len(length), start[0])
+    if start.size > 1 and prompts is not None:
+        state = start[find_rows(prompts, batch.prompt)]
+    for time in range(int(length.max(initial=0))):
+        written = time < length
+        token = np.where(written, batch.completion[:, time], 0)
+        state = np.where(written, next_state[state, token], state)
+    return state
 
 
 def check_source(source: object) -> Source:

@@ -191,9 +191,11 @@ def test_lanes_end_and_restart_as_in_a_naive_simulation(data: st.DataObject) -> 
         truncated = lanes.tick()
         assert truncated.tolist() == naive.tick()
         assert lanes.draw().tolist() == naive.draw()
+        some = np.flatnonzero(data.draw(flags))
+        assert lanes.draw(some).tolist() == [naive.draw()[lane] for lane in some]
         ended = truncated | np.array(data.draw(flags))
         if ended.any():
-            lanes.restart(ended)
+            lanes.restart(np.flatnonzero(ended))
             naive.restart(ended)
         assert lanes.elapsed.tolist() == naive.elapsed
 

@@ -112,6 +112,24 @@ def test_what_is_reported_of_an_episode_stays_what_the_environment_paid() -> Non
     assert log[-1]["rollout/ep_rew_mean"] == 0
 
 
+def test_the_kl_that_is_paid_for_is_logged_and_is_that_of_the_policy_that_drew() -> None:
+    task, log = find_task("Flattery"), []
+    config = replace(
+        default_config("ppo", FLATTERY), learning_rate=1e-12, kl_coef=KL_COEF
+    )  # stays what it is
+    model = build("ppo", make_vec_env(FLATTERY, 64), config, seed=0)
+    train(model, steps=8_192, on_progress=lambda step, metrics: log.append(metrics.get("train/kl")))
+    exact = evaluate_tokens(TokenModel(task, compose(task, "gold")), ModelPolicy(model, task, False)).kl
+    means = [one for one in log if one is not None]
+    # Each is a mean of 100 completions; of five-token texts the log ratio spreads by less than 3 nats.
+    assert abs(float(np.mean(means)) - exact) < 4 * 3 / (100 * len(means)) ** 0.5
+    assert exact > 0.1
+    plain = build("ppo", make_vec_env(FLATTERY, 64), replace(config, kl_coef=0.0), seed=0)
+    seen: set[str] = set()
+    train(plain, steps=1_024, on_progress=lambda step, metrics: seen.update(metrics))
+    assert "train/kl" not in seen
+
+
 def log_probs_of_completions(model: Model, tokens: Any, length: Any) -> torch.Tensor:
     """Return the log-probability of each token of each completion, with its gradient, [B, H]; 0 after the end."""
     policy: Any = model.policy

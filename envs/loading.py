@@ -1,0 +1,38 @@
+"""What ``FILE.py:NAME`` names: a task, a reward or a potential in somebody's own file."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+_PLACE = re.compile(r"\.py:\w+$")
+
+
+def is_place(text: str) -> bool:
+    """Return whether ``text`` has the form ``FILE.py:NAME``."""
+    return bool(_PLACE.search(text))
+
+
+def load_from_file(place: str) -> object:
+    """Return what ``FILE.py:NAME`` names, by running the file.
+
+    Raises:
+        ValueError: no such file or no such name in it, or a file that fails while it is run.
+    """
+    path, _, name = place.rpartition(":")
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path!r}: give FILE.py:NAME, a Python file and a name in it")
+    spec = importlib.util.spec_from_file_location(f"tokenwalk_file_{Path(path).stem}", path)
+    assert spec is not None  # the name ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle in the file look themselves up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path} fails when it is run: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        raise ValueError(
+            f"{path} has no {name!r}: it has {[one for one in vars(module) if not one.startswith('_')]}"
+        )
+    return getattr(module, name)

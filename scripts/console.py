@@ -19,6 +19,7 @@ Number = Annotated[float | None, tyro.conf.arg(metavar="X")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+Rewards = Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(metavar="NAME[=WEIGHT]")]
 EnvArgs = Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(metavar="KEY=VALUE")]
 
 

@@ -1,13 +1,13 @@
 """``tokenwalk evaluate RUN``: what a trained agent is worth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from tokenwalk.scripts.console import Count, File, parse, print_json, print_summary
+from tokenwalk.scripts.console import Count, File, Rewards, parse, print_json, print_summary, print_table
 from tokenwalk.scripts.main import run_command
 
 
@@ -22,6 +22,9 @@ class EvaluateArguments:
     """how many episodes to play"""
     trajectories: File = None
     """write each played episode to this file as one JSON line"""
+    reward: Rewards = field(default_factory=list)
+    """score the completions that the run stored by this source: gold, proxy, a RUN of a learned reward,
+    FILE.py:FUNCTION; may be repeated"""
     seed: int = 0
     """of the played episodes"""
     json: bool = False
@@ -34,12 +37,21 @@ def main(argv: Sequence[str]) -> int:
     from tokenwalk.agents.study.evaluating import evaluate_run
 
     report = evaluate_run(
-        arguments.run, episodes=arguments.episodes, trajectories=arguments.trajectories, seed=arguments.seed
+        arguments.run,
+        episodes=arguments.episodes,
+        trajectories=arguments.trajectories,
+        seed=arguments.seed,
+        reward=arguments.reward,
     )
     if arguments.json:
         print_json(report)
-    else:
-        print_summary(report)
+        return 0
+    stored = report.pop("stored", None)
+    print_summary(report)
+    if stored:
+        columns = ("mean", "interval", "low", "high")
+        rows = [(name, *(figures[column] for column in columns)) for name, figures in stored.items()]
+        print_table(("source", *columns), rows, title="the completions that the run stored, scored again")
     return 0
 
 

@@ -11,6 +11,7 @@ from tokenwalk.scripts.console import (
     EnvName,
     File,
     Number,
+    Rewards,
     format_value,
     parse,
     print_json,
@@ -34,6 +35,12 @@ class SolveArguments:
     """weight of the KL to the reference policy"""
     source: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """solve for this source, such as proxy, instead of what is paid"""
+    reward: Rewards = field(default_factory=list)
+    """what is paid: gold, proxy, a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, each with =WEIGHT"""
+    shaping: Rewards = field(default_factory=list)
+    """does this move the optimum? a potential: machine, value, a RUN, FILE.py:FUNCTION; may be repeated"""
+    bonus: Rewards = field(default_factory=list)
+    """does this move the optimum? a reward that is added: a RUN, FILE.py:FUNCTION; may be repeated"""
     env_arg: EnvArgs = field(default_factory=list)
     """an argument of the environment as key=value; may be repeated"""
     out: File = None
@@ -48,9 +55,19 @@ def main(argv: Sequence[str]) -> int:
     from tokenwalk.agents.study.problem import open_problem, parse_env_args
     from tokenwalk.agents.study.solving import solve_problem
 
-    problem = open_problem(arguments.env, parse_env_args(arguments.env_arg))
+    problem = open_problem(
+        arguments.env,
+        parse_env_args(arguments.env_arg),
+        arguments.reward,
+        arguments.shaping,
+        arguments.discount,
+    )
     solved = solve_problem(
-        problem, discount=arguments.discount, kl_coef=arguments.kl_coef, source=arguments.source
+        problem,
+        discount=arguments.discount,
+        kl_coef=arguments.kl_coef,
+        source=arguments.source,
+        bonus=arguments.bonus,
     )
     if arguments.out:
         solved.write_arrays(arguments.out)
@@ -58,18 +75,20 @@ def main(argv: Sequence[str]) -> int:
         print_json(solved.report)
         return 0
     report = solved.report
-    lists = ("optimal_values", "optimal_actions")
+    lists = ("optimal_values", "optimal_actions", "shaping")
     print_table(
         ("figure", "value"), [(key, format_value(value)) for key, value in report.items() if key not in lists]
     )
     if report["optimal_values"] is not None:
-        rows = list(zip(range(report["states"]), *(report[key] for key in lists), strict=True))
+        rows = list(zip(range(report["states"]), *(report[key] for key in lists[:2]), strict=True))
         print_table(
             ("state", "value", "optimal actions"),
             [(s, v, " ".join(map(str, a))) for s, v, a in rows[:_SHOWN_STATES]],
         )
         if len(rows) > _SHOWN_STATES:
             print(f"({len(rows) - _SHOWN_STATES} more states: --json or --out FILE.npz has them)")
+    if "shaping" in report:
+        print(f"with what is added, {report['shaping']['sentence']}")
     return 0
 
 

@@ -13,6 +13,7 @@ from tokenwalk.scripts.console import (
     EnvArgs,
     EnvName,
     Folder,
+    Rewards,
     note,
     parse,
     print_json,
@@ -50,6 +51,11 @@ class TrainArguments:
     """go on with this run for --steps more steps; tabular agents only"""
     observation: Annotated[str | None, tyro.conf.arg(metavar="[tokens|machine]")] = None
     """what an agent sees of a token task (default: the machine for tabular agents, else the tokens)"""
+    reward: Rewards = field(default_factory=list)
+    """what a token task pays: gold, proxy, a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, each with
+    =WEIGHT or, to change it while learning, =FROM..TO"""
+    shaping: Rewards = field(default_factory=list)
+    """a potential whose shaping is added: machine, value, a RUN, FILE.py:FUNCTION; may be repeated"""
     env_arg: EnvArgs = field(default_factory=list)
     """an argument of the environment as key=value; may be repeated"""
     threads: int = 1
@@ -84,6 +90,8 @@ def main(argv: Sequence[str]) -> int:
                 runs=arguments.runs,
                 env_args=parse_env_args(arguments.env_arg)
                 | ({"observation": arguments.observation} if arguments.observation else {}),
+                reward=arguments.reward,
+                shaping=arguments.shaping,
                 config=config,
                 run_dir=arguments.run_dir,
                 threads=arguments.threads,

@@ -184,9 +184,10 @@ def train(
 
     The agent works in whole rollouts, so the last one may pass ``steps``. Every ``log_every`` steps (a
     50th of all by default) ``on_progress(step, tag -> value)`` gets what SB3 logged: rollout/ep_rew_mean and
-    rollout/ep_len_mean (undiscounted, last 100 episodes), train/..., time/fps, with a ``kl_coef`` train/kl (nats
-    per completion, last 100); and, from step 0 on, the figures
-    by tag (eval/return, eval/gold...) that ``evaluate(model)`` returns. Prints nothing.
+    rollout/ep_len_mean (undiscounted, last 100 episodes), train/..., time/fps; each source's reward/NAME and
+    reward/NAME/weighted (sums over a completion, last 100); with a ``kl_coef`` train/kl (nats per completion, last
+    100); and, from step 0 on, the figures by tag (eval/return, eval/gold...) that ``evaluate(model)`` returns. Prints
+    nothing.
 
     The same seed, config and steps give the same parameters. SB3 draws from the global generators of Python,
     numpy and torch; they are seeded here and put back afterwards, also after an error. KeyboardInterrupt
@@ -210,9 +211,12 @@ def train(
 
 
 def _figures(evaluate: Evaluate | None, model: Model) -> Mapping[str, float]:
-    """Return what ``evaluate`` says of ``model``, and the KL that it is charged for where it is."""
+    """Return what ``evaluate`` says of ``model``, each source's term, and the KL that it is charged for where it is."""
     figures = dict(evaluate(model)) if evaluate else {}
-    penalty = unwrap_vec_wrapper(model.env, KLPenalty) if model.env is not None else None
+    assert model.env is not None
+    penalty, lanes = unwrap_vec_wrapper(model.env, KLPenalty), model.env.unwrapped
+    if isinstance(lanes, NativeVecEnv):
+        figures |= lanes.terms
     if penalty is not None and penalty.kl is not None:
         figures["train/kl"] = penalty.kl
     return figures

@@ -1,6 +1,7 @@
 """A native Gymnasium vector environment as a Stable-Baselines3 ``VecEnv``: one call a step for all lanes."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ from tokenwalk.envs.transition import BoolArray
 ARRAY_SPACES = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
 _MASKS = "action_masks"  # the name that sb3-contrib asks for
 _FINAL = ("final_obs", "final_info")
+_TERMS = "reward/"  # what the entries of info are called that hold a source's term
+EPISODES = 100  # that ``terms`` are the means of: as many as SB3's own rollout figures
 
 
 class UnsupportedVectorEnvError(ValueError):
@@ -59,6 +62,8 @@ class NativeVecEnv(VecEnv):
         self._begun = np.zeros(self.num_envs, dtype=np.int64)  # `_now` when each lane's episode began
         self._returns = np.zeros(self.num_envs)
         self._mask: BoolArray | None = None  # [B, A] as the last infos told it, None where they do not
+        self._sums: dict[str, npt.NDArray[np.float64]] = {}  # each term so far in each lane's episode, [B]
+        self._terms: deque[dict[str, float]] = deque(maxlen=EPISODES)
 
     def reset(self) -> npt.NDArray[Any]:
         """Start an episode in every lane and return the observations [B, ...]; seeds and options serve once.
@@ -79,6 +84,7 @@ class NativeVecEnv(VecEnv):
         self._now = 0
         self._begun[:] = 0
         self._returns[:] = 0.0
+        self._sums.clear()
         return np.array(observations)
 
     def step_async(self, actions: npt.NDArray[Any]) -> None:
@@ -94,6 +100,7 @@ class NativeVecEnv(VecEnv):
         self._returns += rewards
         self._note_masks(info)
         ended: BoolArray = np.logical_or(terminated, truncated)
+        self._add_terms(info, ended)
         if not ended.any():
             infos = lane_infos(info, self.num_envs)
             for lane_info in infos:
@@ -104,6 +111,25 @@ class NativeVecEnv(VecEnv):
             for lane_info, is_cut in zip(infos, cut, strict=True):
                 lane_info["TimeLimit.truncated"] = is_cut
         return observations, np.array(rewards, dtype=np.float32), ended, infos
+
+    def _add_terms(self, info: dict[str, Any], ended: BoolArray) -> None:
+        """Add each source's term of this step to its episode's sum; keep the sums of the episodes that ``ended``."""
+        last = info.get("final_info", {})
+        for key in [key for key in info if key.startswith(_TERMS)]:
+            sums = self._sums.setdefault(key, np.zeros(self.num_envs))
+            sums += np.where(ended, last[key], info[key]) if key in last else info[key]
+        if not self._sums:
+            return
+        for lane in np.flatnonzero(ended).tolist():
+            self._terms.append({key: float(sums[lane]) for key, sums in self._sums.items()})
+        for sums in self._sums.values():
+            sums[ended] = 0.0
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """Return the mean over the last 100 episodes of each source's sum, raw and weighted, by its key in ``info``."""
+        keys = self._terms[0] if self._terms else {}
+        return {key: float(np.mean([one[key] for one in self._terms])) for key in keys}
 
     def _end_episodes(
         self, observations: npt.NDArray[Any], ended: BoolArray, info: dict[str, Any]

@@ -12,7 +12,7 @@ from tokenwalk.envs.rewards.source import Source, TokenBatch, score_tokens
 from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
-MAX_PREFIXES = 100_000
+MAX_PREFIXES = 250_000  # the largest enumerable task of the catalogue, Arithmetic, has 204,200
 PREFIXES_AT_ONCE = 4_096  # whose tokens are tried in one go
 
 
@@ -107,7 +107,8 @@ def blank_prefixes(task: Task, prompt: IntArray) -> Completions:
     return Completions(prompt, tokens, np.zeros(len(prompt), dtype=np.int64), zeros, zeros)
 
 
-def _concatenate(parts: Sequence[Completions]) -> Completions:
+def concatenate(parts: Sequence[Completions]) -> Completions:
+    """Return all of ``parts``, at least one, in their order."""
     names = ("prompt", "tokens", "length", "log_prob", "log_reference")
     return Completions(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
@@ -181,11 +182,11 @@ def enumerate_completions(
                 raise TreeTooLargeError(task.name, count, limit, at_least=True)
             rows, token = np.nonzero(possible)
             grown.append(part.extended(rows, token, log_prob[rows, token], log_reference[rows, token]))
-        layer = _concatenate(grown)
+        layer = concatenate(grown)
         over = layer.ended(task)
         complete.append(layer[over])
         front = layer[~over]
-    found = _concatenate(complete)
+    found = concatenate(complete)
     return found[np.lexsort((*found.tokens.T[::-1], found.prompt))]
 
 
@@ -208,7 +209,7 @@ def sample_completions(task: Task, policy: Policy, count: int, rng: np.random.Ge
         complete.append(front[over])
         places.append(place[over])
         front, place = front[~over], place[~over]
-    return _concatenate(complete)[np.argsort(np.concatenate(places))]
+    return concatenate(complete)[np.argsort(np.concatenate(places))]
 
 
 def draw(probability: FloatArray, rng: np.random.Generator) -> IntArray:

@@ -19,6 +19,7 @@ from tokenwalk.agents.exact.completions import (
 from tokenwalk.agents.exact.dynamic_programming import Solution, solve
 from tokenwalk.agents.exact.token_policy import exact_policy
 from tokenwalk.envs.rewards.composition import Composition
+from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.tabular import TabularMDP
 from tokenwalk.envs.token_model import TokenModel, compose
 from tokenwalk.envs.transition import FloatArray
@@ -115,6 +116,21 @@ def paid_weights(composition: Composition) -> dict[str, float]:
     return {source.name: weight for source, weight in composition.train}
 
 
+def paid_machine(model: TokenModel) -> RewardMachine:
+    """Return the machine that pays what ``model`` pays, without shaping.
+
+    Raises:
+        ValueError: a paid source that is no machine.
+    """
+    weights = paid_weights(model.composition)
+    if foreign := [name for name in weights if name not in model.machines]:
+        raise ValueError(
+            f"source {foreign[0]!r} is no machine and {model.task.name} is too large to make it one: this needs every paid "
+            "source to be a machine"
+        )
+    return reduce(add, (weight * model.machines[name] for name, weight in weights.items()))
+
+
 def optimal_value(model: TokenModel, *, kl_coef: float = 0.0, limit: int = MAX_PREFIXES) -> float | None:
     """Return the largest expected pay, less ``kl_coef`` times the KL, of any policy; None where nothing is exact.
 
@@ -122,8 +138,7 @@ def optimal_value(model: TokenModel, *, kl_coef: float = 0.0, limit: int = MAX_P
     """
     weights = paid_weights(model.composition)
     if model.others and all(name in model.machines for name in weights):
-        paid = reduce(add, (weight * model.machines[name] for name, weight in weights.items()))
-        task = replace(model.task, gold=paid, proxy=None)
+        task = replace(model.task, gold=paid_machine(model), proxy=None)
         model, weights = TokenModel(task, compose(task, "gold")), {"gold": 1.0}
     try:
         mdp = exact_tables(model, limit=limit).mdp

@@ -114,6 +114,11 @@ class RunFolder:
         write_json(self.path / "summary.json", dict(summary))
 
     @property
+    def is_complete(self) -> bool:
+        """Return whether the run came to its end; a killed one has no summary."""
+        return (self.path / "summary.json").is_file()
+
+    @property
     def summary(self) -> dict[str, Any]:
         """Return summary.json."""
         summary: dict[str, Any] = read_json(self.path / "summary.json")

@@ -1,7 +1,7 @@
 """``tokenwalk evaluate``: reads a run folder and says what its agent is worth."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +9,30 @@ import numpy as np
 
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.study.learners import EPISODES, load_learner, score_learner
-from tokenwalk.agents.study.problem import open_problem
+from tokenwalk.agents.study.problem import Problem
+from tokenwalk.agents.study.requests import reopen_problem
 from tokenwalk.agents.study.rollout import Episode, play, write_trajectories
 from tokenwalk.agents.study.scoring import score_episodes, summary_of
+from tokenwalk.agents.study.sources import Named, named_source
+from tokenwalk.agents.study.stored import read_completions, score_stored
 from tokenwalk.envs.lanes import check_seed
 
 
 def evaluate_run(
-    run: Path, *, episodes: int | None = None, trajectories: Path | None = None, seed: int = 0
+    run: Path,
+    *,
+    episodes: int | None = None,
+    trajectories: Path | None = None,
+    seed: int = 0,
+    reward: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the score of the run's agent, with the keys of a training summary and ``estimate``.
 
     The figures are exact where the environment has tables. ``estimate`` (None where nothing was played) holds
     episodes, return and its 95 % interval from episodes played by run 0: 200 of them where there are no tables or
-    ``trajectories`` asks for them and ``episodes`` does not say otherwise.
+    ``trajectories`` asks for them and ``episodes`` does not say otherwise. ``stored`` (there only with ``reward``) holds,
+    for each source that ``reward`` names, what it says of the completions that the run stored when it ended; nothing is
+    written again.
 
     Raises:
         ValueError: no run, a damaged one, or fewer than 1 episode.
@@ -33,7 +43,7 @@ def evaluate_run(
         raise ValueError(f"episodes is {episodes}: give 1 or more")
     folder = RunFolder.open(run)
     request = folder.config
-    problem = open_problem(request["env"], request["env_args"])
+    problem = reopen_problem(folder.path, request)
     learner = load_learner(folder.path, request, problem)
     score = score_learner(problem, learner, seed, episodes or EPISODES)
     estimate = None
@@ -50,11 +60,21 @@ def evaluate_run(
     return {
         "agent": request["agent"],
         "env": request["env"],
-        "steps": folder.summary["steps"],
+        "steps": folder.summary["steps"] if folder.is_complete else learner.steps,
         "seconds": time.perf_counter() - started,
         **summary_of(problem, score),
         "runs": learner.runs,
         "estimate": {"episodes": estimate.episodes, "return": estimate.return_, "interval": estimate.interval}
         if estimate
         else None,
+        **({"stored": _score_again(folder.path, problem, reward)} if reward else {}),
     }
+
+
+def _score_again(run: Path, problem: Problem, reward: Sequence[str]) -> dict[str, Any]:
+    """Return what the sources that ``reward`` names say of the completions of a run. Raises ValueError as they do."""
+    if problem.tokens is None:
+        raise ValueError(f"{run} is no run of a token task: there is no text to score again")
+    task = problem.tokens.task
+    sources = [named_source(Named.of(text).name, task) for text in reward]
+    return score_stored(read_completions(run, task), task, sources)

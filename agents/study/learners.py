@@ -16,6 +16,7 @@ from tokenwalk.agents.study.budgets import SB3, TABULAR, check_agent
 from tokenwalk.agents.study.problem import Problem
 from tokenwalk.agents.study.rollout import Actor, RandomActor, TableActor, TokenActor, play
 from tokenwalk.agents.study.scoring import Score, score_episodes, score_exactly, score_tokens_policy
+from tokenwalk.agents.study.terms import TermMeter, mean_terms
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.q_learning import QLearning
 from tokenwalk.agents.tabular.saving import load_agent, save_agent
@@ -25,6 +26,7 @@ from tokenwalk.envs.transition import FloatArray, IntArray
 
 AGENT_FILE, MODEL_FILE, POLICY_FILE = "agent.npz", "model.safetensors", "policy.npz"
 _LARGE = 50_000  # entries of a table whose exact evaluation is no longer free: fewer along the way
+ANNEALING_PIECES = 50  # in which an agent that steps its environment learns while a weight changes
 EPISODES = 200  # played for a score where nothing is exact
 Report = Callable[[int, Mapping[str, float]], None]
 
@@ -41,6 +43,9 @@ class Learner(Protocol):
 
     def learn(self, steps: int, report: Report) -> None:
         """Take ``steps`` more steps; ``report`` gets the step and the metrics some times a second."""
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Give the paid source ``name`` another weight from the next step on; asked only where one is annealed."""
 
     def policies(self) -> FloatArray | None:
         """Return the scored policies [R, T or 1, S, A], or None where the observations are no states of tables."""
@@ -118,6 +123,7 @@ class TabularLearner:
     def __init__(self, problem: Problem, agent: QLearning, walk: "Walk | None") -> None:
         self._problem, self._agent, self._walk = problem, agent, walk
         self.runs = agent.runs
+        self._envs: list[TermMeter] = []
 
     @classmethod
     def fresh(cls, problem: Problem, config: Any, *, seed: int, runs: int | None) -> "TabularLearner":
@@ -143,16 +149,26 @@ class TabularLearner:
     def learn(self, steps: int, report: Report) -> None:
         """Learn; over tables with the exact score of every run at points that lie closer at the beginning."""
         if self._walk is None:
-            self._agent.learn_env([self._problem.make() for _ in range(self.runs)], steps, report)
+            self._envs = self._envs or [TermMeter(self._problem.make()) for _ in range(self.runs)]
+            pieces = ANNEALING_PIECES if self._problem.annealed else 1
+            for piece in np.diff(np.linspace(0, steps, pieces + 1).astype(int)):
+                self._agent.learn_env(
+                    self._envs,
+                    int(piece),
+                    lambda step, metrics: report(step, {**metrics, **mean_terms(self._envs)}),
+                )
             return
         first = self.steps
         points = 50 if self._agent.values[0].size < _LARGE else 12
         for point in np.unique((steps * np.linspace(0, 1, points + 1) ** 2).astype(int)):
             self._agent.learn_mdp(self._walk.mdp, self._walk.weights, first + int(point) - self.steps)
-            report(
-                self.steps,
-                {**self._agent.metrics(), **score_exactly(self._problem, self._greedy()).as_metrics()},
-            )
+            score = score_exactly(self._problem, self._greedy())
+            report(self.steps, {**self._agent.metrics(), **score.as_metrics(), **score.terms})
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Give the paid source ``name`` another weight in every environment that is stepped."""
+        for env in self._envs:
+            env.unwrapped.set_weight(name, weight)  # type: ignore[attr-defined]
 
     def policies(self) -> FloatArray | None:
         """Return the greedy policy of every run, ties split evenly, [R, T or 1, S, A]."""
@@ -196,15 +212,16 @@ class Walk:
 
 def find_walk(problem: Problem, config: QLearningConfig) -> Walk | None:
     """Return the tables for an agent with ``config``, or None where it has to step the environment."""
-    if problem.mdp is None or (
-        problem.tokens is not None and problem.env_args.get("observation") == "tokens"
-    ):
+    if problem.mdp is None:
         return None
     if problem.tokens is None:
         return Walk(problem.mdp, problem.weights, None)
+    hidden = problem.shaped and not problem.tokens.composition.shaping
+    if hidden or problem.annealed or problem.env_args.get("observation") == "tokens":
+        return None  # what is added, or changes while the agent learns, is in no table
     # Soft Q-learning pays its KL to the reference policy, so it has to see what that one sees.
     mdp, label = problem.tokens.machine_tables(with_contexts=config.backup == "soft-q")
-    return Walk(mdp, {"paid": 1.0}, label)
+    return Walk(mdp, problem.tokens.walk_weights, label)
 
 
 @dataclass(frozen=True)
@@ -260,6 +277,9 @@ class RandomLearner:
     def learn(self, steps: int, report: Report) -> None:
         """Do nothing."""
 
+    def set_weight(self, name: str, weight: float) -> None:
+        """Do nothing."""
+
     def policies(self) -> FloatArray | None:
         """Return the reference policy, [1, 1, S, A]."""
         return None if self._problem.mdp is None else reference_policy(self._problem.mdp)[None]
@@ -299,6 +319,9 @@ class ExactLearner:
         assert mdp is not None
         discount = 1.0 if mdp.horizon is not None else self._problem.discount
         self._policy = solve(mdp, self._problem.weights, discount=discount).policy
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Do nothing: what is solved for is what learners are scored by."""
 
     def policies(self) -> FloatArray | None:
         """Return the optimal policy, [1, T or 1, S, A]; ties are split in proportion to the reference."""
@@ -344,7 +367,7 @@ class SB3Learner:
 
         torch.set_num_threads(threads)
         self._problem, self._config = problem, config
-        vec_env = make_vec_env(problem.env_id, 1 if model_file else config.num_envs, problem.env_args)
+        vec_env = make_vec_env(problem.env_id, 1 if model_file else config.num_envs, problem.make_args)
         if model_file:
             self._model, _ = load(model_file, vec_env)
         else:
@@ -366,6 +389,10 @@ class SB3Learner:
                 on_progress=report,
                 evaluate=self._evaluate,
             )
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Give the paid source ``name`` another weight in all lanes."""
+        self._model.env.unwrapped.vector_env.unwrapped.set_weight(name, weight)  # type: ignore[union-attr]
 
     def _evaluate(self, model: Any) -> Mapping[str, float]:
         """Return the exact figures of the greedy policy where there are any, by tag; ``model`` is the one held."""

@@ -1,7 +1,7 @@
 """What a learned policy is worth: exactly where there are tables, else estimated from played episodes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Score:
         episodes: how many were played for an estimate; None where it is exact.
         note: why a figure is missing.
         normalized: mean of (gold - reference) / (optimum - reference); None where a line is missing.
+        terms: of a token task: what each source gives to a completion, under "reward/NAME", and where it is paid, times
+            its weight, under "reward/NAME/weighted".
     """
 
     return_: float | None
@@ -40,6 +42,7 @@ class Score:
     episodes: int | None
     note: str | None
     normalized: float | None
+    terms: Mapping[str, float] = field(default_factory=dict)
 
     def as_metrics(self) -> dict[str, float]:
         """Return the figures that exist under the tags of every chart."""
@@ -86,7 +89,21 @@ def score_exactly(problem: Problem, policies: FloatArray) -> Score:
         episodes=None,
         note=problem.lines.note,
         normalized=problem.lines.normalized_score(gold),
+        terms=_terms(
+            problem,
+            {name: float(np.mean([one.returns[name] for one in evaluations])) for name in mdp.rewards},
+        ),
     )
+
+
+def _terms(problem: Problem, returns: Mapping[str, float]) -> dict[str, float]:
+    """Return the terms of ``Score`` for the mean return by each source; none where there is no token task."""
+    if problem.tokens is None:
+        return {}
+    composition = problem.tokens.composition
+    added = (*composition.train, *composition.shaping)
+    weighted = {f"reward/{one.name}/weighted": weight * returns[one.name] for one, weight in added}
+    return {f"reward/{name}": value for name, value in returns.items()} | weighted
 
 
 def score_tokens_policy(problem: Problem, policy: Policy, seed: int = 0) -> Score:
@@ -97,7 +114,9 @@ def score_tokens_policy(problem: Problem, policy: Policy, seed: int = 0) -> Scor
     """
     if problem.tokens is None:
         raise ValueError(f"{problem.env_id} is no token task")
-    found = evaluate_tokens(problem.tokens, policy, rng=np.random.default_rng(seed))
+    found = evaluate_tokens(
+        problem.tokens, policy, optimum=problem.lines.optimal_paid, rng=np.random.default_rng(seed)
+    )
     return Score(
         return_=found.paid,
         gold=found.gold,
@@ -107,6 +126,7 @@ def score_tokens_policy(problem: Problem, policy: Policy, seed: int = 0) -> Scor
         episodes=None if found.exact else found.size,
         note=problem.lines.note,
         normalized=problem.lines.normalized_score(found.gold),
+        terms=_terms(problem, found.returns),
     )
 
 

@@ -1,8 +1,8 @@
 """``tokenwalk solve``: the exact answers of an environment, as a dictionary whose keys are fixed."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,12 @@ from tokenwalk.agents.exact.bellman import NoFiniteAnswerError
 from tokenwalk.agents.exact.completions import best_text
 from tokenwalk.agents.exact.dynamic_programming import Solution, optimal_actions, solve
 from tokenwalk.agents.exact.evaluation import evaluate
+from tokenwalk.agents.exact.invariance import Invariance, compare_optima
 from tokenwalk.agents.exact.token_policy import table_policy
 from tokenwalk.agents.study.problem import Problem, read_lines
+from tokenwalk.agents.study.sources import paid_sources
+from tokenwalk.envs.rewards.source import MachineSource
+from tokenwalk.envs.token_model import TokenModel
 from tokenwalk.envs.transition import BoolArray, FloatArray
 
 MAX_LISTED_STATES = 1_000
@@ -56,6 +60,7 @@ def solve_problem(
     discount: float | None = None,
     kl_coef: float | None = None,
     source: str | None = None,
+    bonus: Sequence[str] = (),
 ) -> SolvedProblem:
     """Return the exact answers of ``problem`` under both objectives, by name.
 
@@ -65,7 +70,10 @@ def solve_problem(
     step, up to 1,000 states. ``gold`` and ``proxy`` are the undiscounted returns, over the environment's own horizon, of
     the policy that attains ``optimal_value`` (``regularized_value`` where there is a ``kl_coef``), and ``best_text`` is a
     completion that attains the optimum. With ``source`` that source alone is solved for, and the two returns are its own.
-    A figure that does not exist is None, with the reason in ``note``.
+    ``shaping`` says what the problem's shaping, and ``bonus`` what rewards named like that and added, do to the optimum:
+    unchanged, changed_states (of the reachable pairs of time and state: states), gold_before, gold_after, gold_lost,
+    sentence; the key is there only where something is added. A figure that does not exist is None, with the reason in
+    ``note``.
 
     Raises:
         ValueError: an environment without tables, a discount outside (0, 1], a kl_coef that is not above 0, or a source
@@ -98,7 +106,7 @@ def solve_problem(
     if problem.tokens is not None and len(problem.tokens.task.prompts) > 1:
         notes.append(f"best_text answers the prompt {problem.tokens.task.prompts[0]!r}")
     listed = solution is not None and mdp.n_states <= MAX_LISTED_STATES
-    report = {
+    report: dict[str, Any] = {
         "env": problem.env_id,
         "horizon": mdp.horizon,
         "discount": discount,
@@ -121,7 +129,55 @@ def solve_problem(
         "proxy": returns.get("proxy"),
         "best_text": _best_text(problem, solution),
     }
+    if problem.shaped or bonus:
+        report["shaping"] = _moves(problem, bonus, discount)
     return SolvedProblem(report, solution, regularized, actions)
+
+
+def _moves(problem: Problem, bonus: Sequence[str], discount: float) -> dict[str, Any]:
+    """Return what the shaping of ``problem`` and the rewards of ``bonus`` do to the optimum of what is paid, exactly.
+
+    Raises:
+        ValueError: an environment that is no token task, or something added that is no machine of it.
+    """
+    tokens = problem.tokens
+    if tokens is None:
+        raise ValueError(f"{problem.env_id} is no token task: there is nothing to add a reward to")
+    added = list(problem.sources.get("shaping", ()))
+    names = {source.name for source, _ in (*tokens.composition.train, *added)}
+    for one in paid_sources(bonus, tokens.task):
+        if one.scoring.name in names:
+            raise ValueError(f"{one.scoring.name!r} is paid already: --bonus takes what is added to it")
+        added.append((one.scoring, one.weight))
+    if foreign := [source.name for source, _ in added if not isinstance(source, MachineSource)]:
+        raise ValueError(
+            f"{foreign[0]!r} is no machine, and {tokens.task.name} is too large to make it one: whether it moves the "
+            "optimum can be decided where the prefix tree is small"
+        )
+    composition = replace(tokens.composition, shaping=tuple(added))
+    mdp = TokenModel(tokens.task, composition).tabular_mdp()
+    found = compare_optima(
+        mdp, problem.weights, {source.name: weight for source, weight in added}, discount=discount
+    )
+    return {
+        "unchanged": found.unchanged,
+        "changed_states": found.changed_states,
+        "states": found.states,
+        "gold_before": found.gold_before,
+        "gold_after": found.gold_after,
+        "gold_lost": found.gold_lost,
+        "sentence": _sentence(found),
+    }
+
+
+def _sentence(found: Invariance) -> str:
+    """Return in words what was found."""
+    if found.unchanged:
+        return f"the optimal policy is unchanged in all {found.states:,} states that can be reached"
+    return (
+        f"the optimal policy changes in {found.changed_states:,} of {found.states:,} states that can be reached; its gold "
+        f"goes from {found.gold_before:g} to {found.gold_after:g}"
+    )
 
 
 def _missing(solution: Solution | None, sought: Solution | None) -> str:

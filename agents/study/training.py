@@ -1,7 +1,8 @@
 """``tokenwalk train``: one function from a request to a run folder. It can be called in a worker as it stands."""
 
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,13 @@ from tokenwalk.agents.runs.tracking import Tracker
 from tokenwalk.agents.study.budgets import SB3, check_agent, default_config, default_steps
 from tokenwalk.agents.study.learners import Learner, build_learner, load_learner, score_learner
 from tokenwalk.agents.study.problem import Problem, open_problem
+from tokenwalk.agents.study.requests import keep_sources, reopen_problem
 from tokenwalk.agents.study.scoring import summary_of
+from tokenwalk.agents.study.stored import write_completions
 from tokenwalk.envs.lanes import check_seed
+from tokenwalk.envs.rewards.source import SourceContractError
+
+SAVE_EVERY = 20.0  # seconds of training that a kill may cost
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ def train(
     seed: int = 0,
     runs: int | None = None,
     env_args: Mapping[str, Any] | None = None,
+    reward: Sequence[str] = (),
+    shaping: Sequence[str] = (),
     config: Any = None,
     run_dir: Path | None = None,
     threads: int = 1,
@@ -48,6 +56,9 @@ def train(
         seed: of everything that is drawn.
         runs: independent runs (16 by default for tabular agents on tables, else 1).
         env_args: for ``gym.make``.
+        reward: what a token task pays instead of its own: gold, proxy, a run folder, FILE.py:FUNCTION, each with =WEIGHT
+            or, annealed over the training, =FROM..TO.
+        shaping: potentials whose shaping is added for the learner: machine, value, a run folder, FILE.py:FUNCTION.
         config: the agent's dataclass; its default for this environment where None.
         run_dir: a new folder; where None, a numbered one under ``runs/``.
         threads: of torch.
@@ -64,8 +75,8 @@ def train(
     """
     check_agent(agent)
     check_seed(seed)
-    problem = open_problem(env, env_args)
-    config = default_config(agent, problem.env_id) if config is None else config
+    config = default_config(agent, env) if config is None else config
+    problem = open_problem(env, env_args, reward, shaping, getattr(config, "discount", None))
     steps = default_steps(agent, problem.env_id) if steps is None else steps
     if steps < 0:
         raise ValueError(f"steps is {steps}: give 0 or more")
@@ -79,6 +90,7 @@ def train(
         "runs": learner.runs,
         "steps": steps,
         "config": asdict(config) if config is not None else {},
+        **keep_sources(folder.path, problem.names),
     }
     folder.write_config(request)
     optimises_else = caveat(agent, config, problem.discount) if agent in SB3 else None
@@ -95,7 +107,7 @@ def resume(
     """
     folder = RunFolder.open(run)
     request = folder.config
-    problem = open_problem(request["env"], request["env_args"])
+    problem = reopen_problem(folder.path, request)
     learner = load_learner(folder.path, request, problem)
     if not learner.can_resume:
         raise ValueError(
@@ -117,16 +129,42 @@ def _carry_on(
     optimises_else: str | None = None,
 ) -> dict[str, Any]:
     """Train ``learner`` for ``steps`` steps into ``folder``, save it whatever happens, and return the summary."""
+    try:
+        return _learn(folder, problem, learner, request, steps, on_progress, optimises_else)
+    except SourceContractError as error:
+        learner.save(folder.path)
+        raise _logged(folder, error) from error
+
+
+def _learn(
+    folder: RunFolder,
+    problem: Problem,
+    learner: Learner,
+    request: Mapping[str, Any],
+    steps: int,
+    on_progress: Callable[[Progress], None] | None,
+    optimises_else: str | None,
+) -> dict[str, Any]:
+    """Do as ``_carry_on`` says; what a source does wrong passes through."""
     started, first_step, interrupted = time.perf_counter(), learner.steps, False
+    saved = started
+    seen: set[str] = set()
     with Tracker(folder.path, problem.lines.charts) as tracker:
         tracker.log_hparams(
             {"agent": request["agent"], "env": request["env"], "seed": request["seed"], **request["config"]}
         )
 
         def report(step: int, metrics: Mapping[str, float]) -> None:
+            nonlocal saved
+            taken = step - first_step
+            metrics = {**metrics, **_anneal(problem, learner, taken / steps if steps else 1.0)}
+            seen.update(metrics)
             tracker.log(step, metrics)
+            if time.perf_counter() - saved > SAVE_EVERY:
+                learner.save(folder.path)
+                saved = time.perf_counter()
             if on_progress:
-                on_progress(Progress(step - first_step, steps, metrics, problem.lines.optimal_paid))
+                on_progress(Progress(taken, steps, metrics, problem.lines.optimal_paid))
 
         try:
             learner.learn(steps, report)
@@ -135,7 +173,10 @@ def _carry_on(
         learner.save(folder.path)
         seconds = time.perf_counter() - started
         score = score_learner(problem, learner, seed=int(request["seed"]))
-        report(learner.steps, score.as_metrics())
+        played = any(tag.startswith("reward/") for tag in seen)
+        report(learner.steps, {**score.as_metrics(), **({} if played else score.terms)})
+    if problem.tokens is not None:
+        write_completions(folder.path, problem, learner, seed=int(request["seed"]))
     summary = {
         "agent": request["agent"],
         "env": request["env"],
@@ -149,3 +190,18 @@ def _carry_on(
     }
     folder.write_summary(summary)
     return summary
+
+
+def _anneal(problem: Problem, learner: Learner, share: float) -> dict[str, float]:
+    """Give each annealed source the weight that belongs to this ``share`` of the training; return them for the log."""
+    weights = {name: first + min(share, 1.0) * (last - first) for name, first, last in problem.annealed}
+    for name, weight in weights.items():
+        learner.set_weight(name, weight)
+    return {f"reward/{name}/weight": weight for name, weight in weights.items()}
+
+
+def _logged(folder: RunFolder, error: SourceContractError) -> SourceContractError:
+    """Write where a source failed into the run's error.log and return the error with the place of that file."""
+    path = folder.path / "error.log"
+    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return SourceContractError(f"{error} (traceback: {path})")

@@ -1,0 +1,101 @@
+"""Completions that a run stores, so that they can be scored again by other sources without being written again."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenwalk.agents.exact.completions import Completions, sample_completions
+from tokenwalk.agents.exact.token_policy import Policy
+from tokenwalk.agents.runs.checkpoint import DamagedFileError, write_atomically
+from tokenwalk.agents.study.learners import Learner
+from tokenwalk.agents.study.problem import Problem
+from tokenwalk.agents.study.rollout import mean_and_interval
+from tokenwalk.envs.rewards.source import Source
+from tokenwalk.envs.tasks import Task
+
+FILE = "completions.jsonl"
+COUNT = 200  # completions that a training run stores
+
+
+def policy_of(problem: Problem, learner: Learner, run: int = 0) -> Policy:
+    """Return the scored policy of one run over token ids, from its table where it has one."""
+    from tokenwalk.agents.exact.token_policy import table_policy
+
+    policies = learner.policies()
+    if policies is None or problem.tokens is None:
+        return learner.token_policy(run)
+    return table_policy(problem.tokens, policies[run])
+
+
+def write_completions(run: Path, problem: Problem, learner: Learner, seed: int, count: int = COUNT) -> None:
+    """Draw ``count`` completions from the scored policy of run 0 and write each as one JSON line.
+
+    A line holds prompt and completion as text, the completion's token ids (``<eos>`` included) and log_prob, the
+    natural logarithm of its probability under the policy that wrote it.
+    """
+    assert problem.tokens is not None
+    task = problem.tokens.task
+    found = sample_completions(task, policy_of(problem, learner), count, np.random.default_rng(seed))
+    lines = [
+        {
+            "prompt": task.prompts[prompt],
+            "completion": text,
+            "tokens": tokens[:length].tolist(),
+            "log_prob": log_prob,
+        }
+        for prompt, text, tokens, length, log_prob in zip(
+            found.prompt.tolist(),
+            found.texts(task),
+            found.tokens,
+            found.length,
+            found.log_prob.tolist(),
+            strict=True,
+        )
+    ]
+    write_atomically(run / FILE, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def read_completions(run: Path, task: Task) -> Completions:
+    """Return the completions that a run stored; their log-probability under the reference policy is not looked up.
+
+    Raises:
+        ValueError: the run stored none. DamagedFileError: a line that is torn, or of another task.
+    """
+    path = run / FILE
+    if not path.is_file():
+        raise ValueError(f"{run} has stored no completions: train a token task, or train again")
+    lines: list[dict[str, Any]] = []
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        prompt = np.array([task.prompts.index(line["prompt"]) for line in lines])
+        length = np.array([len(line["tokens"]) for line in lines])
+        tokens = np.full((len(lines), task.horizon), task.vocabulary.pad, dtype=task.vocabulary.dtype)
+        for row, line in enumerate(lines):
+            tokens[row, : length[row]] = line["tokens"]
+        log_prob = np.array([line["log_prob"] for line in lines], dtype=np.float64)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedFileError(f"{path} is torn, or of another task ({error}): train again") from None
+    return Completions(prompt, tokens, length, log_prob, np.full(len(lines), np.nan))
+
+
+def score_stored(completions: Completions, task: Task, sources: Iterable[Source]) -> dict[str, Any]:
+    """Return, for each source by name, the mean score of the stored completions, its 95 % interval, least and greatest.
+
+    Raises:
+        SourceContractError: a source that returned what it must not.
+    """
+    scores = completions.scores(task, sources)
+    found = {}
+    for name, values in scores.items():
+        mean, interval = mean_and_interval(values)
+        finite = list(interval) if len(values) > 1 else None
+        found[name] = {
+            "mean": mean,
+            "interval": finite,
+            "low": float(values.min()),
+            "high": float(values.max()),
+        }
+    return found

@@ -34,8 +34,12 @@ class EvaluateArguments:
 def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk evaluate``."""
     arguments = parse(EvaluateArguments, "evaluate", argv)
+    from tokenwalk.agents.runs.folder import RunFolder
     from tokenwalk.agents.study.evaluating import evaluate_run
+    from tokenwalk.agents.study.learned import MODELS
 
+    if RunFolder.open(arguments.run).config["agent"] in MODELS:
+        return _evaluate_model(arguments)
     report = evaluate_run(
         arguments.run,
         episodes=arguments.episodes,
@@ -52,6 +56,22 @@ def main(argv: Sequence[str]) -> int:
         columns = ("mean", "interval", "low", "high")
         rows = [(name, *(figures[column] for column in columns)) for name, figures in stored.items()]
         print_table(("source", *columns), rows, title="the completions that the run stored, scored again")
+    return 0
+
+
+def _evaluate_model(arguments: EvaluateArguments) -> int:
+    """Print how a learned reward agrees with gold. Raises ValueError where more is asked for."""
+    from tokenwalk.agents.study.teaching import evaluate_model
+
+    if arguments.episodes or arguments.trajectories or arguments.reward:
+        raise ValueError(
+            f"{arguments.run} is a learned reward, which plays nothing: leave the other options out"
+        )
+    report = evaluate_model(arguments.run)
+    if arguments.json:
+        print_json(report)
+    else:
+        print_summary(report)
     return 0
 
 

@@ -28,6 +28,7 @@ AGENTS = {  # by what they are; learners.AGENTS is the same list, which a test h
     "Stable-Baselines3": ("ppo", "a2c", "dqn", "maskable-ppo"),
     "the two ends of the scale": ("exact", "random"),
 }
+MODELS = ("reward-model", "autoencoder")  # what an agent may be paid by; learned.MODELS is the same
 USAGE = (
     "usage: tokenwalk train AGENT ENV [OPTIONS]     ('tokenwalk train AGENT --help' lists an agent's options)"
 )
@@ -67,10 +68,15 @@ class TrainArguments:
 def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk train``; the exit code is 130 after Ctrl-C, with what was learned saved."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE, "\n\nagents")
+        print(f"{USAGE}\n\nagents")
         for kind, names in AGENTS.items():
             print(f"  {', '.join(names):<55}{kind}")
+        print(f"  {', '.join(MODELS):<55}learned rewards: tokenwalk train reward-model TASK")
         return 0
+    if argv[0] in MODELS:
+        from tokenwalk.scripts.train_model import main as train_model
+
+        return train_model(argv[0], argv[1:])
     from tokenwalk.agents.study.budgets import check_agent
 
     agent = check_agent(argv[0])

@@ -7,73 +7,16 @@ Source: Loshchilov and Hutter 2019, "Decoupled weight decay regularization" (Ada
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from tokenwalk.agents.backprop.descent import NonFiniteLossError, batch_rows, check_count
+from tokenwalk.agents.backprop.configs import TrainingConfig
+from tokenwalk.agents.backprop.descent import NonFiniteLossError, batch_rows
 
-Schedule = Literal["constant", "cosine"]
 OnProgress = Callable[[int, Mapping[str, float]], None]  # (updates so far, tag -> value)
 PROGRESS_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train a network.
-
-    Attributes:
-        updates: at most.
-        batch_size: rows of one update; the whole data where that has fewer.
-        learning_rate: of AdamW, after the warm-up.
-        schedule: "cosine" lets it fall to nought, "constant" does not.
-        warmup: updates in which it rises from nought.
-        weight_decay: of AdamW.
-        clip_norm: the largest norm of a gradient; a longer one is shortened.
-        evaluate_every: updates between two looks at the held-out loss.
-        patience: looks without a better held-out loss after which it stops; None: never.
-        seed: of the batches, and of all else that is drawn.
-
-    Raises:
-        ValueError: a field out of its range.
-    """
-
-    updates: int = 2_000
-    batch_size: int = 128
-    learning_rate: float = 3e-3
-    schedule: Schedule = "cosine"
-    warmup: int = 0
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    evaluate_every: int = 100
-    patience: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch_size", "evaluate_every"):
-            check_count(name, getattr(self, name))
-        for name in ("warmup", "seed"):
-            check_count(name, getattr(self, name), low=0)
-        if self.patience is not None:
-            check_count("patience", self.patience)
-        for name, low in (("learning_rate", 0.0), ("clip_norm", 0.0), ("weight_decay", None)):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or (value <= low if low is not None else value < 0):
-                wanted = "above 0" if low is not None else "of 0 or more"
-                raise ValueError(f"{name} is {value!r}: give a finite number {wanted}")
-        if self.schedule not in get_args(Schedule):
-            raise ValueError(f"schedule is {self.schedule!r}: give {' or '.join(get_args(Schedule))}")
-
-    def rate_at(self, update: int) -> float:
-        """Return the learning rate of the update after ``update`` of them."""
-        rising = min(1.0, (update + 1) / self.warmup) if self.warmup else 1.0
-        if self.schedule == "constant":
-            return self.learning_rate * rising
-        falling = 0.5 * (1 + math.cos(math.pi * update / self.updates))
-        return self.learning_rate * rising * falling
 
 
 class Training(NamedTuple):

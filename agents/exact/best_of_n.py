@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokenwalk.agents.exact.agreement import tied_levels
 from tokenwalk.agents.exact.completions import MAX_PREFIXES
 from tokenwalk.agents.exact.evaluation import reference_policy
 from tokenwalk.agents.exact.tree import exact_tables, paid_weights
@@ -19,7 +20,6 @@ from tokenwalk.envs.tabular import TabularMDP
 from tokenwalk.envs.token_model import TokenModel
 from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
-TIE_TOLERANCE = 1e-9  # pay within this of each other is a tie, relative to the largest absolute value
 MAX_ROWS = 50_000
 
 
@@ -113,7 +113,7 @@ def best_of_n_probability(probability: FloatArray, paid: FloatArray, n: int) -> 
             "each for every completion, and probabilities that sum to 1"
         )
     possible, chosen = probability > 0, np.zeros(probability.shape)
-    level = _levels(paid[possible])
+    level = tied_levels(paid[possible])
     mass = np.bincount(level, probability[possible]).astype(np.float64)
     chosen[possible] = probability[possible] * (_chosen(mass, n) / mass)[level]
     return chosen
@@ -137,15 +137,6 @@ def _chosen(mass: FloatArray, n: int) -> FloatArray:
         log_below = np.log1p(-np.minimum(mass / upto, 1.0))
         log_upto = np.where(above < 0.5, np.log1p(-np.minimum(above, 0.5)), np.log(upto))
     return np.asarray(np.exp(n * log_upto) * -np.expm1(n * log_below))
-
-
-def _levels(values: FloatArray) -> IntArray:
-    """Return the number of each value's level in ascending order, int64 [B]; ties share one."""
-    order = np.argsort(values, kind="stable")
-    gaps = np.diff(values[order], prepend=values[order[:1]])
-    level = np.empty(len(values), dtype=np.int64)
-    level[order] = np.cumsum(gaps > TIE_TOLERANCE * np.abs(values).max(initial=0.0))
-    return level
 
 
 def return_laws(model: TokenModel, *, limit: int = MAX_ROWS, prefixes: int = MAX_PREFIXES) -> list[ReturnLaw]:
@@ -178,7 +169,7 @@ def return_laws(model: TokenModel, *, limit: int = MAX_ROWS, prefixes: int = MAX
         ended.append(grown[over | at_horizon].without_state().merged())
         front = grown[~(over | at_horizon)].merged()
         if (rows := len(front.mass)) > limit:
-            raise TooManyLevelsError(model.task.name, rows, int(_levels(front.paid).max()) + 1, limit)
+            raise TooManyLevelsError(model.task.name, rows, int(tied_levels(front.paid).max()) + 1, limit)
     every = _concatenate(ended).merged()
     return [_law(mdp, every[every.start == start], int(start), pay) for start in np.unique(every.start)]
 
@@ -219,7 +210,7 @@ class _Drawn:
         """Return them with those of the same start, state and level of pay made one."""
         if not len(self.mass):
             return self
-        keys = np.stack([self.start, self.state, _levels(self.paid)], axis=1)
+        keys = np.stack([self.start, self.state, tied_levels(self.paid)], axis=1)
         sizes = keys.max(axis=0) + 1
         code = np.ravel_multi_index(tuple(keys.T), tuple(sizes))
         _, first, group = np.unique(code, return_index=True, return_inverse=True)

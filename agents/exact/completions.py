@@ -190,8 +190,12 @@ def enumerate_completions(
     return found[np.lexsort((*found.tokens.T[::-1], found.prompt))]
 
 
-def sample_completions(task: Task, policy: Policy, count: int, rng: np.random.Generator) -> Completions:
+def sample_completions(
+    task: Task, policy: Policy, count: int, rng: np.random.Generator, prompt: IntArray | None = None
+) -> Completions:
     """Return ``count`` independent completions drawn from ``policy``, each after a prompt drawn by its weight.
+
+    With ``prompt``, the numbers of prompts, int64 [count], each is drawn after its own instead.
 
     Raises:
         ValueError: a count below 1, or a policy that is none, see ``ask``.
@@ -199,7 +203,9 @@ def sample_completions(task: Task, policy: Policy, count: int, rng: np.random.Ge
     if count < 1:
         raise ValueError(f"count is {count}: draw at least one completion")
     writing = _Writing(task, policy)
-    front = blank_prefixes(task, rng.choice(len(task.prompts), size=count, p=task.prompt_weights))
+    if prompt is None:
+        prompt = rng.choice(len(task.prompts), size=count, p=task.prompt_weights)
+    front = blank_prefixes(task, prompt)
     place, places, complete = np.arange(count), [], []
     while len(front):
         _, log_prob, log_reference = writing.next_token(front)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,10 @@ _META = "__json__"
 
 class DamagedFileError(ValueError):
     """A file that is torn, foreign or of another format. Names the file and what to do."""
+
+
+class DamagedFileWarning(UserWarning):
+    """A file is damaged and the one before it was read instead."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -59,8 +64,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], meta: Any) 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{_META: text, **arrays})
     body = buffer.getvalue()
-    if path.exists():
-        write_atomically(_before(path), path.read_bytes())
+    keep_before(path)
     write_atomically(path, body + hashlib.sha256(body).digest())
 
 
@@ -73,14 +77,27 @@ def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], Any]:
     """
     try:
         return _read_checked(path)
-    except DamagedFileError:
-        if _before(path).exists():
-            return _read_checked(_before(path))
-        raise
+    except DamagedFileError as error:
+        return _read_checked(fall_back(path, error))
 
 
-def _before(path: Path) -> Path:
+def before(path: Path) -> Path:
+    """Return where the file that was at ``path`` before is kept."""
     return path.with_name(path.name + ".before")
+
+
+def fall_back(path: Path, error: DamagedFileError) -> Path:
+    """Return the file before the damaged one at ``path``, with a warning that names it. Raises ``error`` without one."""
+    if not before(path).exists():
+        raise error
+    warnings.warn(DamagedFileWarning(f"{error}; the file before it is used: {before(path)}"), stacklevel=3)
+    return before(path)
+
+
+def keep_before(path: Path) -> None:
+    """Keep a copy of what is at ``path``, if anything is, for a reader who finds the next one damaged."""
+    if path.exists():
+        write_atomically(before(path), path.read_bytes())
 
 
 def _read_checked(path: Path) -> tuple[dict[str, npt.NDArray[Any]], Any]:

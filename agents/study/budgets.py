@@ -4,6 +4,7 @@ import difflib
 from typing import Any, cast
 
 from tokenwalk.agents.baselines import configs as sb3
+from tokenwalk.agents.study.learned import MODELS
 from tokenwalk.agents.tabular.config import BACKUPS, Backup, QLearningConfig
 from tokenwalk.agents.tabular.defaults import default_config as tabular_default
 from tokenwalk.envs.registration import resolve_id
@@ -16,7 +17,8 @@ AGENTS = (*TABULAR, *SB3, "exact", "random")
 def check_agent(agent: str) -> str:
     """Return ``agent``. Raises ValueError for an unknown name, with the nearest."""
     if agent not in AGENTS:
-        near = difflib.get_close_matches(agent, AGENTS, n=3, cutoff=0.4) or AGENTS
+        known = (*AGENTS, *MODELS)
+        near = difflib.get_close_matches(agent, known, n=3, cutoff=0.4) or known
         raise ValueError(f"no agent is called {agent!r}: did you mean {', '.join(near)}?")
     return agent
 

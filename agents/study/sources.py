@@ -15,7 +15,12 @@ from tokenwalk.agents.study.learned import load_learned
 from tokenwalk.envs.loading import is_place, load_from_file
 from tokenwalk.envs.rewards.function import FunctionPotential, FunctionSource
 from tokenwalk.envs.rewards.learned import LearnedSource
-from tokenwalk.envs.rewards.potentials import AutomatonPotential, distance_potential, shape
+from tokenwalk.envs.rewards.potentials import (
+    AutomatonPotential,
+    RememberedPotential,
+    distance_potential,
+    shape,
+)
 from tokenwalk.envs.rewards.source import MachineSource, Potential, Source
 from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel, compose
@@ -154,8 +159,8 @@ def _potential(name: str, model: TokenModel, discount: float) -> Potential:
         function = load_from_file(name)
         if not callable(function):
             raise ValueError(f"{name} is {type(function).__name__}: name a function")
-        return FunctionPotential(name.rpartition(":")[2], function, task.vocabulary)
-    return _learned(name, task, POTENTIALS)
+        return RememberedPotential(FunctionPotential(name.rpartition(":")[2], function, task.vocabulary))
+    return RememberedPotential(_learned(name, task, POTENTIALS))
 
 
 def _learned(name: str, task: Task, known: str) -> LearnedSource:

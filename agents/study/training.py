@@ -1,5 +1,6 @@
 """``tokenwalk train``: one function from a request to a run folder. It can be called in a worker as it stands."""
 
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from tokenwalk.agents.baselines.configs import caveat
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.tracking import Tracker
 from tokenwalk.agents.study.budgets import SB3, check_agent, default_config, default_steps
+from tokenwalk.agents.study.learned import MODELS
 from tokenwalk.agents.study.learners import Learner, build_learner, load_learner, score_learner
 from tokenwalk.agents.study.problem import Problem, open_problem
 from tokenwalk.agents.study.requests import keep_sources, reopen_problem
@@ -77,6 +79,8 @@ def train(
     check_seed(seed)
     config = default_config(agent, env) if config is None else config
     problem = open_problem(env, env_args, reward, shaping, getattr(config, "discount", None))
+    if "torch" in sys.modules:  # a learned reward: small networks want one thread
+        sys.modules["torch"].set_num_threads(threads)
     steps = default_steps(agent, problem.env_id) if steps is None else steps
     if steps < 0:
         raise ValueError(f"steps is {steps}: give 0 or more")
@@ -107,12 +111,13 @@ def resume(
     """
     folder = RunFolder.open(run)
     request = folder.config
+    refusal = f"{run} is a run of {request['agent']}, which cannot go on: only the tabular agents can; train a new one"
+    if request["agent"] in MODELS:
+        raise ValueError(refusal)
     problem = reopen_problem(folder.path, request)
     learner = load_learner(folder.path, request, problem)
     if not learner.can_resume:
-        raise ValueError(
-            f"{run} is a run of {request['agent']}, which cannot go on: only the tabular agents can; train a new one"
-        )
+        raise ValueError(refusal)
     steps = int(request["steps"]) if steps is None else steps
     if steps < 0:
         raise ValueError(f"steps is {steps}: give 0 or more")

@@ -86,6 +86,35 @@ class AutomatonPotential:
 
 
 @dataclass(frozen=True, eq=False)
+class RememberedPotential:
+    """A potential that is asked about each prefix once: for networks, whose learners come by the same texts again.
+
+    Args:
+        inner: a potential that does not change.
+        limit: prefixes that are remembered; later ones are asked about each time.
+    """
+
+    inner: Potential
+    limit: int = 200_000
+    _known: dict[bytes, float] = field(default_factory=dict, init=False, repr=False)
+
+    def value(self, batch: TokenBatch) -> FloatArray:
+        """Return the potential of each prefix, float64 [B]."""
+        tokens = np.hstack([batch.prompt, batch.completion, np.asarray(batch.length)[:, None]]).astype(
+            np.int64
+        )
+        keys = [row.tobytes() for row in tokens]
+        found = [self._known.get(key) for key in keys]
+        new = np.array([row for row, value in enumerate(found) if value is None], dtype=np.int64)
+        values = np.array([0.0 if value is None else value for value in found])
+        if new.size:
+            values[new] = self.inner.value(batch[new])
+            if len(self._known) + new.size <= self.limit:
+                self._known.update(zip([keys[row] for row in new], values[new].tolist(), strict=True))
+        return values
+
+
+@dataclass(frozen=True, eq=False)
 class ShapingSource:
     """Shaping by any potential as a source: discount * Phi(after the token) - Phi(before it). Make it with ``shape``.
 

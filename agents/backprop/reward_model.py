@@ -1,0 +1,204 @@
+"""A reward that is learned: trained, brought to gold's scale, saved, loaded, and plugged into any token task.
+
+Source: Christiano et al. 2017, "Deep reinforcement learning from human preferences"; Coste et al. 2023, "Reward model
+ensembles help mitigate overoptimization".
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokenwalk.agents.backprop.configs import RewardModelConfig, TrainingConfig
+from tokenwalk.agents.backprop.lessons import Data, Lesson, check_learnable
+from tokenwalk.agents.backprop.scorers import Ensemble, TextShape, build_scorer
+from tokenwalk.agents.backprop.training import OnProgress, Training, fit
+from tokenwalk.agents.exact.agreement import mean_and_spread
+from tokenwalk.agents.exact.completions import (
+    MAX_PREFIXES,
+    Completions,
+    count_prefixes,
+    enumerate_completions,
+    sample_completions,
+)
+from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.runs.checkpoint import DamagedFileError
+from tokenwalk.agents.runs.tensors import read_tensors, write_tensors
+from tokenwalk.envs.rewards.learned import LearnedSource
+from tokenwalk.envs.tasks import Task
+from tokenwalk.envs.transition import FloatArray
+
+KIND = "reward-model"
+SAMPLES = 10_000  # completions from which a task that is too large is judged
+MARGIN = 1e-3  # of the range that was seen: a network's scores differ in the last digits with the batch
+
+
+@dataclass(frozen=True, eq=False)
+class RewardModel(LearnedSource):
+    """A trained reward as a source of a task: ``gym.make(..., reward=RewardModel.load(path))``.
+
+    Attributes:
+        about: what it was trained on: the task's name, both configs, and what ``Training`` said.
+    """
+
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """Return the networks."""
+        assert isinstance(self.scorer, Ensemble)
+        return self.scorer
+
+    def save(self, path: Path) -> None:
+        """Write the networks, how they are calibrated and what they were trained on, as safetensors."""
+        tensors = {
+            f"{number}.{name}": one.detach().numpy()
+            for number, member in enumerate(self.ensemble.members)
+            for name, one in member.state_dict().items()
+        }
+        tensors["calibration"] = self.ensemble.calibration
+        numbers = {name: getattr(self, name) for name in ("centre", "scale", "mean", "low", "high")}
+        kept = {name: number if np.isfinite(number) else None for name, number in numbers.items()}
+        about = {"kind": KIND, **self.about, **kept, "shape": asdict(self.ensemble.shape)}
+        write_tensors(path, tensors, about)
+
+    @classmethod
+    def load(cls, path: Path, name: str = KIND) -> "RewardModel":
+        """Return what ``save`` wrote, to be logged as ``name``.
+
+        Raises:
+            DamagedFileError: a file that is torn, foreign, of another kind, or does not fit its own config.
+            FileNotFoundError: there is no such file.
+        """
+        tensors, about = read_tensors(Path(path))
+        if about.get("kind") != KIND:
+            raise DamagedFileError(f"{path} holds a {about.get('kind') or 'model of an agent'}, no {KIND}")
+        try:
+            shape = TextShape(**{**about["shape"], "tokens": tuple(about["shape"]["tokens"])})
+            config = RewardModelConfig(**about["config"])
+            members = [_fresh(config, shape, number) for number in range(config.members)]
+            for number, member in enumerate(members):
+                start = f"{number}."
+                own = {key.removeprefix(start): one for key, one in tensors.items() if key.startswith(start)}
+                member.load_state_dict({key: torch.as_tensor(one) for key, one in own.items()})
+                member.eval()
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DamagedFileError(
+                f"{path} does not fit this version of tokenwalk ({error}): train again"
+            ) from None
+        low, high = about.pop("low"), about.pop("high")
+        bounds = -np.inf if low is None else low, np.inf if high is None else high
+        numbers = [about.pop(key) for key in ("centre", "scale", "mean")]
+        scorer = Ensemble(members, shape, config.combine, tensors["calibration"])
+        kept = {key: value for key, value in about.items() if key not in ("kind", "shape", "format")}
+        centre, scale, mean = numbers
+        return cls(name, scorer, centre, scale, mean, *bounds, about=kept)
+
+
+def _fresh(config: RewardModelConfig, shape: TextShape, seed: int) -> torch.nn.Module:
+    return build_scorer(config.scorer, shape, config.width, config.n_layers, seed)
+
+
+def train_reward_model(
+    lesson: Lesson,
+    training: TrainingConfig,
+    *,
+    name: str = KIND,
+    on_progress: OnProgress | None = None,
+    on_checkpoint: Callable[["RewardModel"], Any] | None = None,
+) -> tuple[RewardModel, list[Training]]:
+    """Return a reward learned as ``lesson`` says, scaled to gold's mean and spread under the reference policy.
+
+    Args:
+        lesson: the task and what to learn from.
+        training: of each member; early stopping by the held-out loss.
+        name: under which it is logged.
+        on_progress: gets updates of all members together and their figures by tag.
+        on_checkpoint: gets the model as it stands, uncalibrated, at each look at the held-out loss.
+
+    Raises:
+        PreferenceDataError: too little data. NonFiniteLossError: as ``fit``, with the member's last good parameters.
+        ValueError: gold that is the same for all completions of the reference policy, so that there is nothing to learn.
+    """
+    config, shape = lesson.config, TextShape.of(lesson.task)
+    check_learnable(lesson)
+    members = [_fresh(config, shape, lesson.seed + number) for number in range(config.members)]
+    scorer = Ensemble(members, shape, config.combine)
+    about = {
+        "task": lesson.task.name,
+        "config": asdict(config),
+        "training": asdict(training),
+        "seed": lesson.seed,
+    }
+    model = RewardModel(name, scorer, about=json.loads(json.dumps(about)))  # as it comes back from a file
+    trained = []
+    for number, member in enumerate(members):
+        progress = _member_progress(on_progress, number * training.updates)
+        data = Data.of(lesson, shape, number, held_out=False)
+        fresh = Data.of(lesson, shape, number, held_out=True)
+        checkpoint = None if on_checkpoint is None else (lambda: on_checkpoint(model))
+        trained.append(
+            fit(
+                member,
+                lambda rows, member=member, data=data: data.loss(member, rows, config.objective),  # type: ignore[misc]
+                len(data),
+                training,
+                held_out=lambda member=member, fresh=fresh: fresh.whole_loss(member, config.objective),  # type: ignore[misc]
+                on_progress=progress,
+                checkpoint=checkpoint,
+            )
+        )
+        if trained[-1].interrupted:
+            break
+    return calibrated(model, lesson.task), trained
+
+
+def _member_progress(on_progress: OnProgress | None, offset: int) -> OnProgress | None:
+    if on_progress is None:
+        return None
+    return lambda update, metrics: on_progress(offset + update, metrics)
+
+
+def reference_completions(task: Task, limit: int = MAX_PREFIXES) -> tuple[Completions, FloatArray, bool]:
+    """Return completions of the reference policy, their weights [B], and whether they are all that there are."""
+    if count_prefixes(task) <= limit:
+        every = enumerate_completions(task)
+        return every, every.weights(task), True
+    drawn = sample_completions(task, reference_on_tokens(task), SAMPLES, np.random.default_rng(0))
+    return drawn, np.full(len(drawn), 1 / len(drawn)), False
+
+
+def calibrated(model: RewardModel, task: Task) -> RewardModel:
+    """Return ``model`` with gold's mean and spread under the reference policy: exactly, where the task is small.
+
+    A model of values is left as it is: what it says is in gold's unit. Each member is centred and scaled by itself
+    first. Where all completions can be listed, the range is that of the scores, and a little more.
+
+    Raises:
+        ValueError: a network that says the same of every completion.
+    """
+    if model.about["config"]["objective"] == "value":
+        return model
+    completions, weight, exact = reference_completions(task)
+    batch = completions.batch(task)
+    gold = completions.scores(task, [task.sources["gold"]])["gold"]
+    old = model.ensemble
+    parts = [old.raw(batch[first : first + 8_192]) for first in range(0, len(completions), 8_192)]
+    moments = np.array([mean_and_spread(weight, raw) for raw in np.concatenate(parts, axis=1)])
+    if (moments[:, 1] == 0).any():
+        raise ValueError("a network says the same of every completion: train it longer, or on more data")
+    scorer = Ensemble(old.members, old.shape, old.combine, moments)
+    probe = LearnedSource(model.name, scorer)
+    scores = probe.score(batch)
+    (centre, spread), (gold_mean, gold_spread) = (mean_and_spread(weight, one) for one in (scores, gold))
+    scale = gold_spread / spread if gold_spread > 0 else 1.0 / spread
+    final = gold_mean + scale * (scores - centre)
+    low, high = -np.inf, np.inf
+    if exact:
+        margin = MARGIN * float(np.ptp(final))
+        low, high = float(final.min()) - margin, float(final.max()) + margin
+    return replace(model, scorer=scorer, centre=centre, scale=scale, mean=gold_mean, low=low, high=high)

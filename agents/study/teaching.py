@@ -1,0 +1,326 @@
+"""``tokenwalk train reward-model|autoencoder TASK``: a learned reward, from a request to a run folder."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tokenwalk.agents.backprop.autoencoder import (
+    Reconstruction,
+    error_without_code,
+    read_texts,
+    train_autoencoder,
+)
+from tokenwalk.agents.backprop.configs import (
+    RewardModelConfig,
+    TokenAutoencoderConfig,
+    TrainingConfig,
+    default_training,
+)
+from tokenwalk.agents.backprop.descent import NonFiniteLossError
+from tokenwalk.agents.backprop.lessons import Lesson
+from tokenwalk.agents.backprop.preferences import Split, read_preferences
+from tokenwalk.agents.backprop.reward_model import (
+    RewardModel,
+    calibrated,
+    reference_completions,
+    train_reward_model,
+)
+from tokenwalk.agents.backprop.training import Training
+from tokenwalk.agents.exact.agreement import correlation, gold_of_argmax, pair_accuracy, worst_exploit
+from tokenwalk.agents.exact.completions import Completions
+from tokenwalk.agents.exact.dynamic_programming import solve
+from tokenwalk.agents.exact.evaluation import reference_policy
+from tokenwalk.agents.exact.token_policy import AutomatonPolicy, table_policy
+from tokenwalk.agents.runs.checkpoint import before
+from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.runs.tracking import Tracker
+from tokenwalk.agents.study.learned import MODEL_FILE
+from tokenwalk.agents.study.training import Progress
+from tokenwalk.envs.rewards.learned import LearnedSource
+from tokenwalk.envs.tasks import Task, find_task
+from tokenwalk.envs.token_model import TokenModel, compose
+
+Writer = Literal["reference", "mixed"]
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What is asked for beside the configs.
+
+    Attributes:
+        task: a name, or FILE.py:NAME.
+        writer: who writes the texts that are learned from: the task's reference policy, or "mixed", each token by it or
+            by the exact optimum, which is paid now and then even where the reference policy never is.
+        data: a file of preferences or of texts, instead of what is written.
+        run_dir: a new folder; None: a numbered one under runs/.
+        threads: of torch.
+    """
+
+    task: str
+    writer: Writer = "reference"
+    data: Path | None = None
+    run_dir: Path | None = None
+    threads: int = 1
+
+
+def mixed_policy(task: Task) -> AutomatonPolicy:
+    """Return the policy that writes each token by the exact optimum of gold or by the reference policy, half and half."""
+    model = TokenModel(task, compose(task, "gold"))
+    mdp = model.tabular_mdp()
+    best = solve(mdp, {"gold": 1.0}, discount=1.0).policy
+    return table_policy(model, 0.5 * best + 0.5 * reference_policy(mdp))
+
+
+def teach_reward_model(
+    teaching: Teaching,
+    config: RewardModelConfig,
+    training: TrainingConfig | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Train a reward model into a run folder and return its summary.
+
+    Returns:
+        agent, env, objective, scorer, pairs, temperature, accuracy, correlation, worst_exploit (text, proxy, gold),
+        gold_of_argmax, exact (whether these are over all completions, else over 10,000 of the reference policy),
+        parameters, updates, loss, held_out_loss, seconds, interrupted, note, run_dir. A figure that does not exist is
+        None. ``accuracy`` is the share of untied held-out pairs of the reference policy that are ordered as gold orders
+        them.
+
+    Raises:
+        ValueError: an unknown task or a number out of range. PreferenceDataError: too little data, or bad data.
+        NonFiniteLossError: the loss overflowed; the run then holds the last good parameters.
+    """
+    training = default_training(config) if training is None else training
+    task = find_task(teaching.task)
+    policy = mixed_policy(task) if teaching.writer == "mixed" else None
+    preferences = None if teaching.data is None else read_preferences(teaching.data, task)
+    if preferences is not None:
+        config = replace(config, pairs=len(preferences))
+    lesson = Lesson(task, config, training.seed, policy, preferences)
+    floor = lesson.floor()
+    lines = {} if floor is None else {"optimum": {"eval/loss": floor}}
+
+    def learn(report: Callable[..., None], folder: RunFolder) -> tuple[LearnedSource, list[Training]]:
+        saved = _Saver(folder)
+        return train_reward_model(
+            lesson, training, name=folder.path.name, on_progress=report, on_checkpoint=saved.save
+        )
+
+    request = {
+        "config": {**asdict(config), "training": asdict(training)},
+        "steps": training.updates * config.members,
+    }
+    run = _Run("reward-model", teaching, training, request, lines, on_progress)
+    model, trained, seconds, folder = run.carry_out(learn)
+    assert isinstance(model, RewardModel)
+    return run.finish(
+        folder,
+        {
+            "objective": config.objective,
+            "scorer": config.scorer,
+            "pairs": config.pairs,
+            "temperature": config.temperature if config.objective == "preferences" else None,
+            **reward_model_figures(model, task),
+            "parameters": sum(
+                one.numel() for member in model.ensemble.members for one in member.parameters()
+            ),
+        },
+        trained,
+        seconds,
+    )
+
+
+def reward_model_figures(model: RewardModel, task: Task) -> dict[str, Any]:
+    """Return how the model agrees with gold: accuracy, correlation, worst_exploit, gold_of_argmax, exact, note."""
+    completions, weight, exact = reference_completions(task)
+    gold = completions.scores(task, [task.sources["gold"]])["gold"]
+    proxy = model.score(completions.batch(task))
+    config = RewardModelConfig(**model.about["config"])
+    out = Split(task, config.held_out, int(model.about["seed"])).held_out(completions)
+    worst = worst_exploit(gold, proxy)
+    accuracy = (
+        pair_accuracy(completions.prompt[out], weight[out], gold[out], proxy[out]) if out.any() else None
+    )
+    return {
+        "accuracy": accuracy,
+        "correlation": correlation(weight, gold, proxy),
+        "worst_exploit": {
+            "text": completions[np.array([worst.row])].texts(task)[0],
+            "proxy": worst.proxy,
+            "gold": worst.gold,
+        },
+        "gold_of_argmax": gold_of_argmax(completions.prompt, weight, gold, proxy),
+        "exact": exact,
+        "note": None if accuracy is not None else "accuracy: gold ties all the held-out pairs",
+    }
+
+
+def teach_autoencoder(
+    teaching: Teaching,
+    config: TokenAutoencoderConfig,
+    training: TrainingConfig | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Train an autoencoder into a run folder and return its summary.
+
+    Returns:
+        agent, env, reconstruction_error (of held-out texts, nats per token), reference_error (the same, expected over the
+        reference policy's completions), error_without_code (what a code that says nothing would reach on them), exact
+        (whether the last two are over all completions, else over 10,000), bottleneck, texts, parameters, updates, loss,
+        held_out_loss, seconds, interrupted, note, run_dir.
+
+    Raises:
+        As ``teach_reward_model``.
+    """
+    training = default_training(config) if training is None else training
+    task = find_task(teaching.task)
+    texts = None if teaching.data is None else read_texts(teaching.data, task)
+    completions, weight, exact = reference_completions(task)
+    worst = error_without_code(task, completions, weight)
+
+    def learn(report: Callable[..., None], folder: RunFolder) -> tuple[LearnedSource, list[Training]]:
+        model, trained = train_autoencoder(
+            task, config, training, texts=texts, name=folder.path.name, on_progress=report
+        )
+        return model, [trained]
+
+    request = {"config": {**asdict(config), "training": asdict(training)}, "steps": training.updates}
+    lines = {"optimum": {"eval/loss": 0.0}, "reference": {"eval/loss": worst}}
+    run = _Run("autoencoder", teaching, training, request, lines, on_progress)
+    model, trained, seconds, folder = run.carry_out(learn)
+    assert isinstance(model, Reconstruction)
+    return run.finish(
+        folder,
+        {
+            "reconstruction_error": trained[0].held_out,
+            "reference_error": expected_error(model, task, completions, weight),
+            "error_without_code": worst,
+            "exact": exact,
+            "bottleneck": config.bottleneck,
+            "texts": config.texts if texts is None else len(texts),
+            "parameters": sum(one.numel() for one in model.network.parameters()),
+            "note": None,
+        },
+        trained,
+        seconds,
+    )
+
+
+def expected_error(model: Reconstruction, task: Task, completions: Completions, weight: Any) -> float:
+    """Return the error per token, in nats, over ``completions`` of those weights [B], float."""
+    errors = LearnedSource("error", model.scorer).score(completions.batch(task))
+    return float(weight @ (errors * completions.length) / (weight @ completions.length))
+
+
+class _Saver:
+    """Saves a model that is still in training into its run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.path / MODEL_FILE
+
+    def save(self, model: RewardModel) -> None:
+        """Write the model as it stands."""
+        model.save(self._path)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of a learned reward: its folder, its curves and its summary."""
+
+    kind: str
+    teaching: Teaching
+    training: TrainingConfig
+    request: Mapping[str, Any]
+    lines: Mapping[str, Mapping[str, float]]
+    on_progress: OnProgress | None
+
+    def carry_out(
+        self, learn: Callable[[Callable[..., None], RunFolder], tuple[LearnedSource, list[Training]]]
+    ) -> tuple[LearnedSource, list[Training], float, RunFolder]:
+        """Train into a new folder and save; return the model, how it went, the seconds and the folder."""
+        import torch
+
+        torch.set_num_threads(self.teaching.threads)
+        started = time.perf_counter()
+        label = self.teaching.task.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+        folder = RunFolder.create(self.teaching.run_dir, f"{self.kind}-{label}")
+        asked = {"agent": self.kind, "env": self.teaching.task, "env_args": {}, "seed": self.training.seed}
+        data = None if self.teaching.data is None else str(self.teaching.data.resolve())
+        folder.write_config({**asked, "writer": self.teaching.writer, "data": data, **self.request})
+        total = int(self.request["steps"])
+        with Tracker(folder.path, self.lines) as tracker:
+            tracker.log_hparams({**asked, **self.request["config"]})
+
+            def report(update: int, metrics: Mapping[str, float]) -> None:
+                finite = {tag: value for tag, value in metrics.items() if math.isfinite(value)}
+                tracker.log(update, finite)
+                if self.on_progress:
+                    self.on_progress(Progress(update, total, finite, None))
+
+            try:
+                model, trained = learn(report, folder)
+            except NonFiniteLossError as error:
+                raise type(error)(f"{error}; they are in {folder.path}", error.update, error.model) from None
+            model.save(folder.path / MODEL_FILE)  # type: ignore[attr-defined]
+            before(folder.path / MODEL_FILE).unlink(
+                missing_ok=True
+            )  # of this training, and not on gold's scale
+        return model, trained, time.perf_counter() - started, folder
+
+    def finish(
+        self, folder: RunFolder, figures: Mapping[str, Any], trained: list[Training], seconds: float
+    ) -> dict[str, Any]:
+        """Write the summary and return it."""
+        held_out = [one.held_out for one in trained if one.held_out is not None]
+        summary = {
+            "agent": self.kind,
+            "env": self.teaching.task,
+            **figures,
+            "updates": sum(one.updates for one in trained),
+            "loss": float(np.mean([one.loss for one in trained])) if trained[0].updates else None,
+            "held_out_loss": float(np.mean(held_out)) if held_out else None,
+            "seconds": seconds,
+            "interrupted": any(one.interrupted for one in trained),
+            "run_dir": str(folder.path),
+        }
+        folder.write_summary(summary)
+        return summary
+
+
+def evaluate_model(run: Path) -> dict[str, Any]:
+    """Return the figures of a run's reward model or autoencoder, worked out again.
+
+    Raises:
+        ValueError: no run, or a damaged one.
+    """
+    from tokenwalk.agents.study.learned import load_learned
+
+    folder = RunFolder.open(run)
+    request, started = folder.config, time.perf_counter()
+    task = find_task(request["env"])
+    model = load_learned(run, task)
+    if isinstance(model, RewardModel):
+        model = (
+            calibrated(model, task) if not folder.is_complete else model
+        )  # a killed run saved it as it stood
+        figures = reward_model_figures(model, task)
+    else:
+        assert isinstance(model, Reconstruction)
+        completions, weight, exact = reference_completions(task)
+        figures = {
+            "reference_error": expected_error(model, task, completions, weight),
+            "error_without_code": error_without_code(task, completions, weight),
+            "exact": exact,
+        }
+    return {
+        "agent": request["agent"],
+        "env": request["env"],
+        **figures,
+        "seconds": time.perf_counter() - started,
+    }

@@ -12,8 +12,10 @@ COMMANDS = {
     "train": "train an agent and write a run folder with TensorBoard curves",
     "evaluate": "evaluate a run, exactly where that is possible",
     "goodhart": "show the truth while a proxy is optimised ever harder",
+    "audit": "say what an optimiser would really do with a reward, the exploit first",
     "play": "write a token task yourself, beside the best still possible",
     "benchmark": "measure speed against peers, as ratios in one run",
+    "examples": "run the listings of the documents: as printed, and as right",
     "doctor": "check this installation and say how to mend it",
 }
 USAGE = "usage: tokenwalk COMMAND [ARGUMENTS]     ('tokenwalk COMMAND --help' explains one)"

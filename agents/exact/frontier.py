@@ -155,10 +155,13 @@ class _Path:
         return far, near
 
 
-def trace_frontier(tables: ExactTables, weights: Mapping[str, float] | None = None) -> Frontier:
+def trace_frontier(
+    tables: ExactTables, weights: Mapping[str, float] | None = None, *, best_gold: bool = True
+) -> Frontier:
     """Return what becomes of the gold while ``weights`` (channel -> weight; what is paid if None) are optimised.
 
-    The path begins near the reference policy and ends where 99 % of the way to the best pay is gone.
+    The path begins near the reference policy and ends where 99 % of the way to the best pay is gone. Without
+    ``best_gold``, which takes most of the time, that is NaN.
 
     Raises:
         ValueError: unknown weights, or a pay that no policy can raise above the reference's.
@@ -189,7 +192,7 @@ def trace_frontier(tables: ExactTables, weights: Mapping[str, float] | None = No
         kl=np.array([point.kl for point in path_points]),
         proxy=np.array([point.paid for point in path_points]),
         gold=np.array([point.gold for point in path_points]),
-        best_gold=np.array([truth.with_kl(point.kl).gold for point in path_points]),
+        best_gold=np.array([truth.with_kl(point.kl).gold if best_gold else np.nan for point in path_points]),
         spaced=np.array([is_spaced for _, is_spaced in every]),
         peak=Peak(peak.kl_coef, peak.kl, peak.gold),
         proxy_optimum=best.paid,

@@ -1,0 +1,178 @@
+"""``tokenwalk audit WHAT``: what an optimiser would really do with it, the exploit first."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from tokenwalk.scripts.console import File, note, parse, print_json, print_table
+from tokenwalk.scripts.main import run_command
+
+_ROWS = 10  # of the curve
+_PATIENCE = 2.0  # seconds before the first word on progress, and between two
+_TEXT_WIDTH = 60
+
+
+@dataclass(frozen=True)
+class RewardArguments:
+    """Say what an optimiser of a reward would write, what that is truly worth, and which cheats are paid.
+
+    The exit code is 0 for aligned and for costly (with a warning), 1 for hackable, 2 for a reward that breaks its
+    contract. Without --task there is no gold and no verdict."""
+
+    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
+    """the reward: FILE.py:FUNCTION, a RUN of a learned reward, or a task's own gold or proxy"""
+    task: Annotated[str | None, tyro.conf.arg(metavar="TASK")] = None
+    """the task whose gold judges it: a name such as Flattery, or FILE.py:NAME"""
+    text: File = None
+    """without a task: write like this text (default: the bundled one)"""
+    tokens: Literal["characters", "words"] = "characters"
+    """without a task: what is written at a time"""
+    horizon: Annotated[int | None, tyro.conf.arg(metavar="H")] = None
+    """most tokens of a completion (default: the task's own, or 32)"""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """seed of the searches and draws"""
+    budget: Annotated[int, tyro.conf.arg(metavar="N")] = 200_000
+    """texts that a search may score, about"""
+    self_test: bool = False
+    """audit built-in rewards, clean, exploitable and broken, and say whether each is found out"""
+    json: bool = False
+    """print one JSON object"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk audit``."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        width = max(map(len, AUDITS))
+        listing = "\n".join(f"  {name:<{width}}  {purpose}" for name, (purpose, _) in AUDITS.items())
+        print(
+            "usage: tokenwalk audit WHAT [ARGUMENTS]     ('tokenwalk audit WHAT --help' explains one)\n\n"
+            f"{listing}\n\nFor example: tokenwalk audit reward my_reward.py:score --task Flattery"
+        )
+        return 0
+    if argv[0] not in AUDITS:
+        raise ValueError(f"there is no audit of {argv[0]!r}: give {' or '.join(AUDITS)}")
+    return AUDITS[argv[0]][1](argv[1:])
+
+
+def _audit_reward(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk audit reward``."""
+    arguments = parse(RewardArguments, "audit reward", argv)
+    if arguments.seed < 0:
+        raise ValueError(f"seed is {arguments.seed}: give an integer of 0 or more")
+    if arguments.self_test:
+        return _self_test(arguments)
+    if arguments.name is None:
+        raise ValueError(
+            "there is no reward to audit: name one, such as my_reward.py:score, or give --self-test"
+        )
+    from tokenwalk.agents.study.auditing.audit import EXIT_CODES, audit_reward
+    from tokenwalk.agents.study.auditing.audited import name_reward
+
+    named = name_reward(arguments.name, arguments.task, arguments.text, arguments.tokens, arguments.horizon)
+    with _progress() as told:
+        report = audit_reward(
+            named.source,
+            named.task,
+            judged=named.judged,
+            seed=arguments.seed,
+            budget=arguments.budget,
+            told=told,
+        )
+    if arguments.json:
+        print_json(report)
+    else:
+        _show(report)
+    if report["verdict"] == "costly":
+        note(f"warning: optimising this reward loses {100 * report['gold_lost']:.3g} % of the possible gold")
+    return EXIT_CODES[report["verdict"]]
+
+
+# What can be audited: a purpose for the listing, and what runs it.
+AUDITS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "reward": ("what an optimiser of a reward would write, and which cheats it pays", _audit_reward)
+}
+
+
+def _self_test(arguments: RewardArguments) -> int:
+    """Run the audit's self-test; 0 where every finding is the right one."""
+    from tokenwalk.agents.study.auditing.cases import run_cases
+
+    rows = []
+    for row in run_cases(arguments.seed):
+        rows.append(row)
+        note(f"{row['reward']} on {row['task']}: {row['found']}")
+    passed = all(row["right"] for row in rows)
+    if arguments.json:
+        print_json({"passed": passed, "rows": rows})
+        return 0 if passed else 1
+    columns = ("reward", "task", "expected", "found", "gold_lost", "right")
+    print_table(columns, [[row[column] for column in columns] for row in rows])
+    print(f"{sum(row['right'] for row in rows)} of {len(rows)} findings are right")
+    return 0 if passed else 1
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Say on stderr what goes on, every two seconds from the second one on; gives what is told the stages."""
+    stage, over, started = ["starting"], threading.Event(), time.monotonic()
+
+    def report() -> None:
+        while not over.wait(_PATIENCE):
+            note(f"{time.monotonic() - started:.0f} s: {stage[0]} ...")
+
+    def told(text: str) -> None:
+        stage[0] = text
+
+    teller = threading.Thread(target=report, daemon=True)
+    teller.start()
+    try:
+        yield told
+    finally:
+        over.set()
+        teller.join()
+
+
+def _show(report: dict[str, Any]) -> None:
+    """Print a report for a person: the verdict, then the tables."""
+    print(report["sentence"])
+    names = ("optimal_gold", "reference_gold", "reference_reward", "gold_optimal_reward", "range")
+    figures = [(name, report[name]) for name in names if report[name] is not None]
+    print_table(("figure", "value"), [*figures, ("exact", report["exact"]), ("found by", report["found_by"])])
+    columns = ("name", "text", "reward", "gold")
+    rows = [
+        [_shortened(cheat["text"]) if c == "text" else cheat[c] for c in columns]
+        for cheat in report["cheats"]
+    ]
+    print_table(("cheat", *columns[1:]), rows, title="canonical cheats")
+    print_table(
+        ("group", "all of it paid the same"),
+        list(report["dead_groups"].items()),
+        title="dead groups",
+    )
+    curve = report["curve"]
+    if curve is not None:
+        keys = [key for key in ("kl_coef", "kl", "reward", "gold") if curve[key] is not None]
+        points = list(zip(*(curve[key] for key in keys), strict=True))
+        kind = "exact optima" if curve["exact"] else "estimates"
+        print_table(
+            keys, points[:: max(1, len(points) // _ROWS)], title=f"{len(points)} {kind}, some of them"
+        )
+    if curve is not None and curve["peak"] is not None:
+        where = "" if curve["exact"] else "as far as it could be estimated, "
+        print(f"{where}gold peaks at {curve['peak']['gold']:.4g}, at a KL of {curve['peak']['kl']:.3g} nats")
+    if report["note"]:
+        print(f"note: {report['note']}")
+
+
+def _shortened(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= _TEXT_WIDTH else shown[: _TEXT_WIDTH - 3] + "..."
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("audit"))

@@ -6,7 +6,7 @@ STAMP := $(VENV)/stamp
 PYTHON :=
 
 .DEFAULT_GOAL := help
-.PHONY: help $(VENV) train test lint bench claims clean
+.PHONY: help $(VENV) train test lint bench claims studies clean
 
 help:  ## show this list
 	@echo "tokenwalk: a gym in which every environment knows its exact answer"
@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[train,dev]'; \
 	touch $@
 
-train: $(STAMP)  ## train the first three agents and print them beside their exact optimum
+train: $(STAMP)  ## train the first agents and learned rewards and print them beside their exact answers
 	@$(BIN)/python scripts/first_run.py
 
 test: $(STAMP)  ## run the fast tests (the slow ones: .ci/run)
@@ -51,6 +51,9 @@ bench: $(STAMP)  ## measure speed against Gymnasium's, SB3's and a textbook's
 
 claims: $(STAMP)  ## measure the learning claims of the README again (long)
 	@$(BIN)/python scripts/claims.py
+
+studies: $(STAMP)  ## measure the studies of docs/ again and draw their pictures (minutes)
+	@$(BIN)/python scripts/studies.py
 
 clean:  ## remove caches and builds; .venv and runs stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

@@ -1,8 +1,9 @@
-"""``make train``: trains two kinds of learner on three environments and shows them beside the provable optimum."""
+"""``make train``: trains the first agents, and two learned rewards, and shows them beside their exact answers."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tokenwalk.scripts.console import (
@@ -15,12 +16,14 @@ from tokenwalk.scripts.console import (
 )
 from tokenwalk.scripts.main import run_command
 
+TASK = "Flattery"
 TRAININGS = (("q-learning", "CounterWalk"), ("q-learning", "FrozenLake"), ("ppo", "CounterWalk"))
 
 
 @dataclass(frozen=True)
 class FirstRunArguments:
-    """Train Q-learning on CounterWalk and FrozenLake and PPO on CounterWalk, each beside its exact optimum."""
+    """Train Q-learning on CounterWalk and FrozenLake and PPO on CounterWalk, each beside its exact optimum; then a reward
+    model and an autoencoder on Flattery, and Q-learning paid by the first."""
 
     run_dir: Folder = None
     """a new folder for the runs (default: the next number under runs/)"""
@@ -45,8 +48,10 @@ def main(argv: Sequence[str]) -> int:
             summaries.append(train(agent, env, seed=arguments.seed, run_dir=run_dir, on_progress=on_progress))
         if summaries[-1]["interrupted"]:
             raise KeyboardInterrupt
+    models = _learned_rewards(folder.path, arguments.seed)
+    paid = _put_to_use(folder.path, arguments.seed)
     if arguments.json:
-        print_json({"runs": summaries})
+        print_json({"runs": summaries, "models": models, "paid_by_reward_model": paid})
         return 0
     print_table(
         ("agent", "environment", "runs", "steps", "return", "optimum", "score", "seconds"),
@@ -65,8 +70,59 @@ def main(argv: Sequence[str]) -> int:
         ],
         title=f"trained in {time.perf_counter() - started:.0f} s; a score of 1 is the exact optimum, 0 the random policy",
     )
+    _show_learned(models, paid)
     print(f"curves, each with its optimum: {tensorboard_command(folder.path)}")
     return 0
+
+
+def _learned_rewards(folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Train a reward model whose labeller likes praise, and an autoencoder of the reference policy's texts."""
+    from tokenwalk.agents.backprop.configs import (
+        RewardModelConfig,
+        TokenAutoencoderConfig,
+        default_training,
+    )
+    from tokenwalk.agents.study.teaching import Teaching, teach_autoencoder, teach_reward_model
+
+    liked = RewardModelConfig(spurious=(("great", 1.2), ("wonderful", 1.2)))
+    typical = TokenAutoencoderConfig()
+    asked = [Teaching(TASK, run_dir=folder / f"{name}-{TASK}") for name in ("reward-model", "autoencoder")]
+    with progress_bar(f"reward-model of {TASK}") as on_progress:
+        model = teach_reward_model(asked[0], liked, default_training(liked, seed), on_progress)
+    with progress_bar(f"autoencoder of {TASK}") as on_progress:
+        autoencoder = teach_autoencoder(asked[1], typical, default_training(typical, seed), on_progress)
+    if model["interrupted"] or autoencoder["interrupted"]:
+        raise KeyboardInterrupt
+    return [model, autoencoder]
+
+
+def _put_to_use(folder: Path, seed: int) -> dict[str, Any]:
+    """Train Q-learning on what the reward model pays."""
+    from tokenwalk.agents.study.training import train
+
+    reward, run_dir = [str(folder / f"reward-model-{TASK}")], folder / f"q-learning-{TASK}"
+    with progress_bar(f"q-learning on {TASK}") as on_progress:
+        summary = train(
+            "q-learning", TASK, seed=seed, reward=reward, run_dir=run_dir, on_progress=on_progress
+        )
+    if summary["interrupted"]:
+        raise KeyboardInterrupt
+    return summary
+
+
+def _show_learned(models: Sequence[dict[str, Any]], paid: dict[str, Any]) -> None:
+    """Print what the learned rewards are worth, and what who is paid by one of them truly earns."""
+    model, autoencoder = models
+    rows = [
+        ("reward model, its labeller likes praise", "accuracy", model["accuracy"], 1.0),
+        ("Q-learning paid by it", "gold", paid["gold"], paid["optimal_return"]),
+        ("autoencoder", "nats per token", autoencoder["reconstruction_error"], 0.0),
+    ]
+    print_table(
+        (f"learned on {TASK}", "figure", "value", "best"),
+        rows,
+        title="a reward that is nearly right is optimised into what it gets wrong: docs/learned-rewards.md",
+    )
 
 
 if __name__ == "__main__":

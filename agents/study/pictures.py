@@ -17,14 +17,7 @@ def draw_goodhart(report: Mapping[str, Any], path: Path) -> None:
     Raises:
         ValueError: another ending. OSError: a place that cannot be written.
     """
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"{path} ends in {path.suffix!r}: name a .png, .svg or .pdf file")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, (axes,) = _figure(path, 1, (8, 5))
     kl, peak = report["kl"], report["peak"]
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.plot(kl, report["proxy"], color=ORANGE, linestyle="--", label="proxy: what is paid")
@@ -45,6 +38,98 @@ def draw_goodhart(report: Mapping[str, Any], path: Path) -> None:
     )
     _bound(axes, [*report["proxy"], *report["gold"], *report["best_gold"]])
     axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _figure(path: Path, columns: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
+    """Return a figure and its axes side by side. Raises ValueError for an ending that is no picture's."""
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"{path} ends in {path.suffix!r}: name a .png, .svg or .pdf file")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def draw_password(conditions: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the share of runs that have solved Password against the episodes that they took, one step a run.
+
+    Args:
+        conditions: of ``password.as_json``.
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: another ending. OSError: a place that cannot be written.
+    """
+    figure, (axes,) = _figure(path, 1, (8, 4.5))
+    styles = zip((GREY, BLUE, GREEN, PURPLE, ORANGE), ("-", "-", "-.", ":", "--"), strict=True)
+    for one, (color, style) in zip(conditions, styles, strict=False):
+        runs = len(one["episodes"])
+        solved = sorted(value for value in one["episodes"] if value is not None)
+        label = f"{one['name']}, on {one['observation']}: "
+        label += (
+            f"median {one['median_episodes']:,.0f}" if one["median_episodes"] is not None else "not within 200,000 steps"
+        )
+        if not solved:
+            axes.plot([], [], color=color, linestyle=style, label=label)
+            continue
+        shares = [number / runs for number in range(len(solved) + 1)]
+        axes.step([solved[0] * 0.8, *solved], shares, where="post", color=color, linestyle=style, label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("episodes (of Q-learning with step size 1)")
+    axes.set_ylabel("share of runs that write the password")
+    axes.set_title("Password: how soon it is solved")
+    axes.legend(frameon=False, loc="center", fontsize=9)
+    figure.savefig(path, dpi=150)
+
+
+def draw_overoptimization(labellers: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw what PPO's sampled policy truly earns while it learns each labeller's reward, and what guards do to the end.
+
+    Args:
+        labellers: of ``overoptimization.as_json``.
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: another ending. OSError: a place that cannot be written.
+    """
+    figure, (left, right) = _figure(path, 2, (11, 4.5))
+    colors, styles = (GREEN, BLUE, PURPLE, ORANGE), ("-", "--", "-.", ":")
+    for one, color, style in zip(labellers, colors, styles, strict=False):
+        ppo = one["ppo"]
+        for run in ppo["gold_of_each_seed"]:
+            left.plot(ppo["steps"], run, color=color, linewidth=0.6, alpha=0.5)
+        left.plot(
+            ppo["steps"],
+            ppo["gold"],
+            color=color,
+            linestyle=style,
+            linewidth=2,
+            label=f"praise liked by {one['liked']:g}",
+        )
+    left.axhline(2.5, color="black", linewidth=0.9, linestyle=(0, (1, 2)))
+    left.text(0, 2.55, "gold's optimum", fontsize=8)
+    left.set_xlabel("steps of PPO, paid by the reward model")
+    left.set_ylabel("gold of the sampled policy (exact)")
+    left.legend(frameon=False)
+    left.set_title("what is learned from a labeller who likes praise")
+    kinds = (
+        ("alone", "reward model", ORANGE, ""),
+        ("ensemble", "least of five", BLUE, "//"),
+        ("guarded", "with the autoencoder's penalty", GREEN, ".."),
+    )
+    for number, (key, label, color, hatch) in enumerate(kinds):
+        places = [place + 0.27 * (number - 1) for place in range(len(labellers))]
+        heights = [one[key]["gold"] for one in labellers]
+        right.bar(places, heights, 0.25, color=color, hatch=hatch, edgecolor="white", label=label)
+    right.axhline(0, color=GREY, linewidth=0.8)
+    right.set_xticks(range(len(labellers)), [f"{one['liked']:g}" for one in labellers])
+    right.set_xlabel("what a word of praise is worth to the labeller (gold per word)")
+    right.set_ylabel("gold of the reward's optimum (exact)")
+    right.legend(frameon=False, loc="lower left")
+    right.set_title("what guards against it")
     figure.savefig(path, dpi=150)
 
 

@@ -39,7 +39,7 @@ train: $(STAMP)  ## train the first agents and learned rewards and print them be
 	@$(BIN)/python scripts/first_run.py
 
 test: $(STAMP)  ## run the fast tests (the slow ones: .ci/run)
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)  ## check style, format and types
 	$(BIN)/ruff check

@@ -9,7 +9,7 @@ import tyro
 from tokenwalk.scripts.console import note, parse, print_json, print_table
 from tokenwalk.scripts.main import run_command
 
-Part = Literal["walk", "tokens", "learning", "sb3", "all"]
+Part = Literal["walk", "tokens", "learning", "sb3", "solve", "rewards", "all"]
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class BenchmarkArguments:
     """Measure our speed and a peer's in turns and print medians and their ratio. Only ratios are claims: absolute
     figures drift with the machine."""
 
-    part: Annotated[tyro.conf.Positional[Part], tyro.conf.arg(metavar="[walk|tokens|learning|sb3|all]")] = (
-        "all"
-    )
+    part: Annotated[
+        tyro.conf.Positional[Part], tyro.conf.arg(metavar="[walk|tokens|learning|sb3|solve|rewards|all]")
+    ] = "all"
     """what to measure"""
     rounds: int = 7
     """how often each pair takes turns; medians are reported"""

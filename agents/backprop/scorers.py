@@ -138,7 +138,7 @@ class Ensemble:
         """Return what each network says, float64 [members, B]."""
         ids = self.shape.ids(np.asarray(batch.prompt), np.asarray(batch.completion))
         length = torch.as_tensor(np.asarray(batch.length, dtype=np.int64))
-        with torch.no_grad():
+        with torch.inference_mode():
             found = [member(ids, length).double().numpy() for member in self.members]
         return np.stack(found)
 

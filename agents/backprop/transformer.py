@@ -1,7 +1,9 @@
 """A decoder-only Transformer, small enough to be read in one sitting.
 
 Source: Vaswani et al. 2017, "Attention is all you need"; Radford et al. 2019, "Language models are unsupervised
-multitask learners" (the norm comes before each layer). Shape letters: B batch, T tokens, D width, N heads.
+multitask learners" (the norm comes before each layer); So et al. 2021, "Primer" (squared rectified units).
+
+Shape letters: B batch, T tokens, D width, N heads.
 """
 
 from dataclasses import dataclass
@@ -79,7 +81,8 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return [B, T, D] for ``x`` [B, T, D]."""
         x = x + self.attention_out(self.attend(self.attention_norm(x)))
-        hidden = functional.gelu(self.hidden_in(self.hidden_norm(x)))  # [B, T, 4 D]
+        # The square of a rectified unit learns as well as a GELU, which takes half of the time on a CPU.
+        hidden = functional.relu(self.hidden_in(self.hidden_norm(x))).square()  # [B, T, 4 D]
         added: torch.Tensor = x + self.hidden_out(hidden)
         return added
 

@@ -15,11 +15,12 @@ Work = Callable[[], int]  # does the work, returns how many units it was
 
 @dataclass(frozen=True)
 class Contest:
-    """Ours against a peer. ``target`` is the least ratio that we promise, or None where there is no promise."""
+    """Ours against a peer, or against a rate that is asked for. ``target`` is the least ratio that we promise, or None
+    where there is no promise."""
 
     name: str
     ours: Work
-    peer: Work
+    peer: Work | float  # a number: units per second
     target: float | None
     unit: str = "steps/s"
 
@@ -51,7 +52,8 @@ def run(
         if on_progress:
             on_progress(contest.name)
         contest.ours()
-        contest.peer()
+        if not isinstance(contest.peer, float):
+            contest.peer()
         pairs = [(_rate(contest.ours), _rate(contest.peer)) for _ in range(rounds)]
         yield Row(
             contest.name,
@@ -63,7 +65,9 @@ def run(
         )
 
 
-def _rate(work: Work) -> float:
+def _rate(work: Work | float) -> float:
+    if isinstance(work, float):
+        return work
     started = time.perf_counter()
     units = work()
     return units / (time.perf_counter() - started)

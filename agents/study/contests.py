@@ -8,12 +8,20 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from tokenwalk.agents.backprop.linear import normal_equation
+from tokenwalk.agents.exact.completions import enumerate_completions
+from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.study.benchmark import Contest, Work
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.q_learning import QLearning
+from tokenwalk.envs.reference import fit_ngram
 from tokenwalk.envs.rewards.builders import token_weights
+from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.rewards.source import MachineSource
 from tokenwalk.envs.tabular import tabular_mdp
+from tokenwalk.envs.tasks import CATALOGUE, Task, find_task
+from tokenwalk.envs.token_model import TokenModel, compose
+from tokenwalk.envs.vocabulary import Vocabulary
 
 _UPDATES = "updates/s"
 
@@ -248,9 +256,149 @@ def ppo_frames(env_id: str, vec_env: Any, steps: int = 8_192, **changes: Any) ->
     return work
 
 
+def solve_contests() -> list[Contest]:
+    """Return how many times a second each task of the catalogue is solved, against once, and a task of 50 tokens, a
+    horizon of 50, 200 machine states and a bigram as its reference, against once in two seconds.
+
+    Solved means its tables, the hard optimum and the KL-regularised one.
+    """
+    tasks = [
+        Contest(f"solve {name} / once a second", solving(name), 1.0, 1.0, "solves/s") for name in CATALOGUE
+    ]
+    return [
+        *tasks,
+        Contest("solve V = H = 50, 200 states / in 2 s", solving(large_task()), 0.5, 1.0, "solves/s"),
+    ]
+
+
+def solving(task: str | Task) -> Work:
+    """Return work that reads the tables of a task and solves it by gold, with and without a KL."""
+    found = find_task(task)
+
+    def work() -> int:
+        mdp = TokenModel(found, compose(found, "gold")).tabular_mdp()
+        for kl_coef in (0.0, 0.1):
+            solve(mdp, {"gold": 1.0}, discount=1.0, kl_coef=kl_coef)
+        return 2  # two optima: the rate is that of one
+
+    return work
+
+
+def large_task(size: int = 50, states: int = 200) -> Task:
+    """Return a task of ``size`` tokens and steps, a random machine of ``states`` states, and a bigram as its reference."""
+    rng = np.random.default_rng(0)
+    vocabulary = Vocabulary.of_characters(f"w{number}" for number in range(size - 1))
+    shape = (states, size)
+    machine = RewardMachine(
+        rng.integers(states, size=shape), rng.normal(size=shape), np.zeros(shape), np.zeros(1, dtype=np.int64)
+    )
+    lines = [rng.integers(0, size - 1, 30).tolist() for _ in range(200)]
+    return Task("Large", vocabulary, size, machine, reference=fit_ngram(lines, size))
+
+
+def reward_contests() -> list[Contest]:
+    """Return the contests of learned rewards.
+
+    A reward model's scores of 1,024 completions at once against one by one; its training, in tokens per second, against
+    the tokens whose multiplications torch's matrix product does in that time; the normal equation and the document's
+    regression by descent against scikit-learn's.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    contests = [
+        Contest(
+            f"reward model ({kind}), 1024 at once / one by one", *scoring_both_ways(kind), target, "texts/s"
+        )
+        for kind, target in (("linear", 50.0), ("transformer", None))
+    ]
+    contests += [
+        Contest("reward model, training / matrix products", *training_against_products(), None, "tokens/s"),
+    ]
+    try:
+        from sklearn.linear_model import LinearRegression
+    except ModuleNotFoundError:
+        return contests  # it comes with [dev]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(10_000, 10))
+    y = x @ rng.normal(size=(10, 1)) + rng.normal(size=(10_000, 1))
+
+    def ours() -> int:
+        normal_equation(x, y)
+        return 1
+
+    def theirs() -> int:
+        LinearRegression().fit(x, y)
+        return 1
+
+    return [*contests, Contest("normal equation, 10,000 x 10 / scikit-learn", ours, theirs, None, "fits/s")]
+
+
+def scoring_both_ways(kind: Any) -> tuple[Work, Work]:
+    """Return work that scores 1,024 completions of Flattery at once, and 64 of them one by one, by an untrained model."""
+    from tokenwalk.agents.backprop.scorers import Ensemble, TextShape, build_scorer
+    from tokenwalk.envs.rewards.learned import LearnedSource
+
+    task = find_task("Flattery")
+    shape = TextShape.of(task)
+    scorer = Ensemble([build_scorer(kind, shape, 32, 2, seed=0).eval()], shape, "mean")
+    model, batch = LearnedSource("model", scorer), enumerate_completions(task)[:1_024].batch(task)
+
+    def at_once() -> int:
+        model.score(batch)
+        return 1_024
+
+    def one_by_one() -> int:
+        for row in range(64):
+            model.score(batch[row : row + 1])
+        return 64
+
+    return at_once, one_by_one
+
+
+def training_against_products(width: int = 64) -> tuple[Work, Work]:
+    """Return a Transformer reward's training and torch's matrix product, both in tokens: 6 multiply-adds a parameter."""
+    import torch
+
+    from tokenwalk.agents.backprop.configs import RewardModelConfig, TrainingConfig
+    from tokenwalk.agents.backprop.lessons import Data, Lesson
+    from tokenwalk.agents.backprop.scorers import TextShape, build_scorer
+    from tokenwalk.agents.backprop.training import fit
+
+    task = find_task("Keyword")
+    shape = TextShape.of(task)
+    config = RewardModelConfig(objective="regression", scorer="transformer", pairs=500, width=width)
+    data = Data.of(Lesson(task, config), shape, 0, held_out=False)
+    network = build_scorer("transformer", shape, width, 2, seed=0)
+    training = TrainingConfig(updates=10, batch_size=128)
+    tokens = training.updates * training.batch_size * data.ids.shape[1]
+    # The embeddings are looked up, not multiplied.
+    multiplied = sum(
+        one.numel()
+        for name, one in network.named_parameters()
+        if "tokens" not in name and "places" not in name
+    )
+    operations = 6 * multiplied  # forward 2, backward 4
+    size, times = 1_024, 4
+    left, right = torch.ones(size, size), torch.ones(size, size)
+
+    def learn() -> int:
+        fit(network, lambda rows: data.loss(network, rows, "regression"), len(data), training)
+        return tokens
+
+    def multiply() -> int:
+        for _ in range(times):
+            torch.mm(left, right)
+        return round(times * 2 * size**3 / operations)
+
+    return learn, multiply
+
+
 PARTS: dict[str, Callable[[], list[Contest]]] = {
     "walk": walk_contests,
     "tokens": token_contests,
     "learning": learning_contests,
     "sb3": sb3_contests,
+    "solve": solve_contests,
+    "rewards": reward_contests,
 }

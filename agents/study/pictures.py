@@ -70,7 +70,9 @@ def draw_password(conditions: Sequence[Mapping[str, Any]], path: Path) -> None:
         solved = sorted(value for value in one["episodes"] if value is not None)
         label = f"{one['name']}, on {one['observation']}: "
         label += (
-            f"median {one['median_episodes']:,.0f}" if one["median_episodes"] is not None else "not within 200,000 steps"
+            f"median {one['median_episodes']:,.0f}"
+            if one["median_episodes"] is not None
+            else "not within 200,000 steps"
         )
         if not solved:
             axes.plot([], [], color=color, linestyle=style, label=label)

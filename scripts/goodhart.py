@@ -1,9 +1,9 @@
 """``tokenwalk goodhart ENV``: gold against KL while the proxy is optimised."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tokenwalk.scripts.console import EnvName, File, parse, print_json, print_table
+from tokenwalk.scripts.console import EnvName, File, Rewards, parse, print_json, print_table
 from tokenwalk.scripts.main import run_command
 
 _ROWS = 12
@@ -14,7 +14,9 @@ class GoodhartArguments:
     """Show what happens to the truth while a task's proxy is optimised ever harder: every point is an exact optimum."""
 
     env: EnvName
-    """a token task with a proxy: Flattery or LengthBias"""
+    """a token task with a proxy, Flattery or LengthBias; any token task with --reward"""
+    reward: Rewards = field(default_factory=list)
+    """optimise this instead of the proxy: a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, with =WEIGHT"""
     out: File = None
     """draw the picture into this .png, .svg or .pdf file"""
     json: bool = False
@@ -26,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(GoodhartArguments, "goodhart", argv)
     from tokenwalk.agents.study.goodhart import goodhart_report
 
-    report = goodhart_report(arguments.env)
+    report = goodhart_report(arguments.env, arguments.reward)
     if arguments.out:
         from tokenwalk.agents.study.pictures import draw_goodhart
 

@@ -1,6 +1,7 @@
 """``tokenwalk goodhart``: what happens to the truth while a proxy is optimised ever harder, exactly."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from tokenwalk.agents.study.problem import Problem, open_problem
 COMPLETIONS = [2**power for power in range(17)]  # of best-of-n
 
 
-def goodhart_report(env: str) -> dict[str, Any]:
+def goodhart_report(env: str, reward: Sequence[str] = ()) -> dict[str, Any]:
     """Return the exact path of a task's proxy: KL, proxy, gold and the best gold at equal KL, for falling kl_coef.
+
+    ``reward`` names what is optimised instead of the task's proxy, see ``sources.paid_sources``.
 
     The arrays kl_coef, kl, proxy, gold and best_gold have one length. ``peak`` is where gold is largest, ``sentence``
     says it in words, ``fit`` holds Gao, Schulman and Hilton's form for RL fitted to the path (alpha, beta, peak_kl,
@@ -25,11 +28,12 @@ def goodhart_report(env: str) -> dict[str, Any]:
     """
     started = time.perf_counter()
     problem = open_problem(env)
-    if problem.tokens is None or "proxy" not in problem.tokens.task.sources:
+    if problem.tokens is None or not (reward or "proxy" in problem.tokens.task.sources):
         raise ValueError(
-            f"{problem.env_id} has no proxy reward to optimise: Flattery and LengthBias have one"
+            f"{problem.env_id} has no proxy reward to optimise: Flattery and LengthBias have one, and on a token task "
+            "--reward names another"
         )
-    problem = open_problem(env, {"reward": "proxy"})
+    problem = open_problem(env, reward=reward or ["proxy"])
     assert problem.tokens is not None
     path = trace_frontier(exact_tables(problem.tokens))
     laws = return_laws(problem.tokens)

@@ -13,6 +13,7 @@ from tokenwalk.agents.backprop.scorers import ForeignTextError
 from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.study.evaluating import evaluate_run
+from tokenwalk.agents.study.goodhart import goodhart_report
 from tokenwalk.agents.study.learned import load_learned, load_model
 from tokenwalk.agents.study.problem import open_problem
 from tokenwalk.agents.study.solving import solve_problem
@@ -79,6 +80,13 @@ def test_as_a_potential_it_moves_nothing_and_is_exact_where_the_tree_is_small(pr
     assert solve_problem(problem).report["shaping"]["unchanged"]
     bonus = solve_problem(open_problem("Flattery"), bonus=[str(praised)]).report["shaping"]
     assert not bonus["unchanged"]
+
+
+def test_the_exact_rise_and_fall_of_a_learned_reward_is_drawn_as_a_proxys_is(praised: Path) -> None:
+    report = goodhart_report("Flattery", [str(praised)])
+    assert report["gold"][-1] < -1
+    assert 0.3 < report["peak"]["gold"] < 1.0
+    assert report["peak"]["kl"] < report["kl"][-1]
 
 
 def test_an_autoencoder_says_its_errors_and_guards_a_proxy(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
-"""A decoder-only Transformer, small enough to be read in one sitting.
+"""A decoder-only Transformer, small enough to be read in one sitting, and the language model that it makes.
 
-Source: Vaswani et al. 2017, "Attention is all you need"; Radford et al. 2019, "Language models are unsupervised
-multitask learners" (the norm comes before each layer); So et al. 2021, "Primer" (squared rectified units).
+It is read from the bottom up: a block, the stack of blocks, the model that writes. Source: Vaswani et al. 2017,
+"Attention is all you need"; Radford et al. 2019, "Language models are unsupervised multitask learners" (the norm comes
+before each layer); So et al. 2021, "Primer" (squared rectified units).
 
-Shape letters: B batch, T tokens, D width, N heads.
+Shape letters: B batch, T tokens, D width, N heads, V tokens that can be written (``<eos>`` last), L layers.
 """
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -41,6 +44,44 @@ class TransformerConfig:
             raise ValueError(f"width is {self.width}: give a multiple of n_heads = {self.n_heads}")
 
 
+class Block(nn.Module):
+    """Attention to what came before, then two layers for each token by itself; each adds to what comes in."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention_in = nn.Linear(config.width, 3 * config.width)
+        self.attention_out = nn.Linear(config.width, config.width)
+        self.hidden_norm = nn.LayerNorm(config.width)
+        self.hidden_in = nn.Linear(config.width, 4 * config.width)
+        self.hidden_out = nn.Linear(4 * config.width, config.width)
+
+    def forward(self, x: torch.Tensor, cache: torch.Tensor | None = None, begin: int = 0) -> torch.Tensor:
+        """Return [B, T, D] for ``x`` [B, T, D]; see ``attend`` for ``cache``."""
+        x = x + self.attention_out(self.attend(self.attention_norm(x), cache, begin))
+        # The square of a rectified unit learns as well as a GELU, which takes half of the time on a CPU.
+        hidden = functional.relu(self.hidden_in(self.hidden_norm(x))).square()  # [B, T, 4 D]
+        added: torch.Tensor = x + self.hidden_out(hidden)
+        return added
+
+    def attend(self, x: torch.Tensor, cache: torch.Tensor | None, begin: int) -> torch.Tensor:
+        """Return for each token a mean of values, weighted by how its query meets the keys so far, [B, T, D].
+
+        ``cache`` [2, B, N, context, D / N] holds the keys and values of the ``begin`` tokens before these; those of
+        these are written into it.
+        """
+        batch, length, width = x.shape
+        split = self.attention_in(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, N, T, D / N]
+        if cache is not None:
+            end = begin + length
+            cache[0, :, :, begin:end], cache[1, :, :, begin:end] = key, value
+            key, value = cache[0, :, :, :end], cache[1, :, :, :end]
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=length > 1)
+        return mixed.transpose(1, 2).reshape(batch, length, width)
+
+
 class Transformer(nn.Module):
     """Ids [B, T] to one vector for each, [B, T, D], which knows the ids up to its own and none after it."""
 
@@ -56,40 +97,147 @@ class Transformer(nn.Module):
                 depth = (2 * config.n_layers) ** 0.5 if name.endswith("out.weight") else 1.0
                 nn.init.normal_(parameter, std=0.02 / depth)
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the vectors [B, T, D] of ``ids`` [B, T]."""
-        x = self.tokens(ids) + self.places.weight[: ids.shape[1]]  # [B, T, D]
-        for block in self.blocks:
-            x = block(x)
+    def forward(
+        self, ids: torch.Tensor, caches: list[torch.Tensor] | None = None, begin: int = 0
+    ) -> torch.Tensor:
+        """Return the vectors [B, T, D] of ``ids`` [B, T], which stand at the places from ``begin`` on."""
+        x = self.tokens(ids) + self.places.weight[begin : begin + ids.shape[1]]  # [B, T, D]
+        for number, block in enumerate(self.blocks):
+            x = block(x, None if caches is None else caches[number], begin)
         normed: torch.Tensor = self.norm(x)
         return normed
 
+    def empty_caches(self, batch: int) -> list[torch.Tensor]:
+        """Return room for the keys and values of a whole context, L tensors [2, B, N, context, D / N]."""
+        config, like = self.config, self.places.weight
+        shape = (2, batch, config.n_heads, config.context, config.width // config.n_heads)
+        return [torch.empty(shape, dtype=like.dtype, device=like.device) for _ in self.blocks]
 
-class Block(nn.Module):
-    """Attention to what came before, then two layers for each token by itself; each adds to what comes in."""
+
+class Mask(NamedTuple):
+    """Which tokens may be written, by a finite automaton; see ``ReferencePolicy``."""
+
+    next_state: torch.Tensor  # int64 [C, V]
+    available: torch.Tensor  # bool [C, V]
+    start: torch.Tensor  # int64 [B]
+
+
+class Written(NamedTuple):
+    """What was written after B beginnings."""
+
+    tokens: torch.Tensor  # int64 [B, H], padded with V
+    length: torch.Tensor  # int64 [B], <eos> included
+    log_probs: (
+        torch.Tensor
+    )  # [B, H], of each token under the model itself (at temperature 1); 0 after the end
+
+
+class LanguageModel(nn.Module):
+    """A Transformer that says how likely each of V tokens is to come next."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.n_heads = config.n_heads
-        self.attention_norm = nn.LayerNorm(config.width)
-        self.attention_in = nn.Linear(config.width, 3 * config.width)
-        self.attention_out = nn.Linear(config.width, config.width)
-        self.hidden_norm = nn.LayerNorm(config.width)
-        self.hidden_in = nn.Linear(config.width, 4 * config.width)
-        self.hidden_out = nn.Linear(4 * config.width, config.width)
+        self.config, self.n_out = config, config.n_tokens - 1  # padding is read and never written
+        self.body, self.head = Transformer(config), nn.Linear(config.width, self.n_out)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return [B, T, D] for ``x`` [B, T, D]."""
-        x = x + self.attention_out(self.attend(self.attention_norm(x)))
-        # The square of a rectified unit learns as well as a GELU, which takes half of the time on a CPU.
-        hidden = functional.relu(self.hidden_in(self.hidden_norm(x))).square()  # [B, T, 4 D]
-        added: torch.Tensor = x + self.hidden_out(hidden)
-        return added
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return what each prefix of ``ids`` [B, T] is followed by, unnormalised, [B, T, V]."""
+        logits: torch.Tensor = self.head(self.body(ids))
+        return logits
 
-    def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """Return for each token a mean of values, weighted by how its query meets the keys so far, [B, T, D]."""
-        batch, length, width = x.shape
-        split = self.attention_in(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, N, T, D / N]
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return mixed.transpose(1, 2).reshape(batch, length, width)
+    def log_probs(self, ids: torch.Tensor, first: int, mask: Mask | None = None) -> torch.Tensor:
+        """Return the log-probability of each token of ``ids`` [B, T] from place ``first`` on, [B, T - first].
+
+        It is 0 where padding stands. Tokens that ``mask`` rules out have no share.
+        """
+        target = ids[:, first:]
+        logits = self.logits(ids[:, :-1])[:, first - 1 :]
+        if mask is not None:
+            logits = logits.masked_fill(~allowed_along(mask, target), -math.inf)
+        taken = logits.log_softmax(dim=2).gather(2, target.clamp(max=self.n_out - 1)[:, :, None])[:, :, 0]
+        return torch.where(target < self.n_out, taken, 0.0)
+
+    @torch.no_grad()
+    def write(
+        self,
+        begin: torch.Tensor,
+        steps: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        mask: Mask | None = None,
+    ) -> Written:
+        """Return at most ``steps`` tokens after each of ``begin`` [B, T], each until ``<eos>``, by a key-value cache.
+
+        Args:
+            begin: what stands before; with it and ``steps`` the context must have room.
+            generator: that tokens are drawn from, on the model's device; None: the likeliest one is taken (greedy).
+            temperature: by which logits are divided before a draw; another than 1 is not the model's own policy.
+            top_k: draw from the k likeliest tokens alone.
+            mask: tokens that may be written; the others have no share.
+
+        Raises:
+            ValueError: a context too short, a temperature that is not above 0, or a ``top_k`` below 1.
+        """
+        batch, length = begin.shape
+        if length + steps > self.config.context + 1:
+            raise ValueError(
+                f"{length} tokens and {steps} more need a context of {length + steps - 1}: it has {self.config.context}"
+            )
+        if not temperature > 0 or (top_k is not None and top_k < 1):
+            raise ValueError(
+                f"temperature is {temperature} and top_k {top_k}: give a number above 0, and 1 or more"
+            )
+        eos, caches = self.n_out - 1, self.body.empty_caches(batch)
+        tokens = torch.full((batch, steps), self.n_out, dtype=torch.long, device=begin.device)
+        log_probs = torch.zeros(batch, steps, device=begin.device)
+        over = torch.zeros(batch, dtype=torch.bool, device=begin.device)
+        state, ids, place = None if mask is None else mask.start, begin, 0
+        for time in range(steps):
+            vectors = self.body(ids, caches, place)
+            place += ids.shape[1]
+            logits = self.head(vectors[:, -1])  # [B, V]
+            if mask is not None:
+                logits = logits.masked_fill(~mask.available[state], -math.inf)
+            logs = logits.log_softmax(dim=1)
+            token = self._choose(logs, generator, temperature, top_k)
+            tokens[:, time] = torch.where(over, self.n_out, token)
+            log_probs[:, time] = torch.where(over, 0.0, logs.gather(1, token[:, None])[:, 0])
+            over |= token == eos
+            if bool(over.all()):
+                break
+            ids = token[:, None]
+            state = None if mask is None else mask.next_state[state, token]
+        return Written(tokens, (tokens < self.n_out).sum(dim=1), log_probs)
+
+    @staticmethod
+    def _choose(
+        logs: torch.Tensor, generator: torch.Generator | None, temperature: float, top_k: int | None
+    ) -> torch.Tensor:
+        """Return a token for each row of log-probabilities [B, V], int64 [B]."""
+        if generator is None:
+            return logs.argmax(dim=1)
+        if top_k is not None and top_k < logs.shape[1]:
+            least = logs.topk(top_k, dim=1).values[:, -1:]
+            logs = logs.masked_fill(logs < least, -math.inf)
+        # The largest of independent exponential races is a draw: argmax p / E with E ~ Exp(1).
+        race = torch.empty_like(logs).exponential_(generator=generator)
+        return ((logs / temperature).softmax(dim=1) / race).argmax(dim=1)
+
+    def describe(self) -> dict[str, tuple[int, ...] | int]:
+        """Return the shape of each parameter by its name, and their ``total``."""
+        shapes = {name: tuple(one.shape) for name, one in self.named_parameters()}
+        return {**shapes, "total": sum(math.prod(shape) for shape in shapes.values())}
+
+
+def allowed_along(mask: Mask, tokens: torch.Tensor) -> torch.Tensor:
+    """Return which tokens were allowed at each place of ``tokens`` [B, T], bool [B, T, V]; all where padding stands."""
+    state, n_out = mask.start, mask.available.shape[1]
+    columns = []
+    for token in tokens.T:
+        columns.append(mask.available[state] | (token == n_out)[:, None])
+        state = mask.next_state[state, token.clamp(max=n_out - 1)]
+    return torch.stack(columns, dim=1)

@@ -60,14 +60,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate_model(arguments: EvaluateArguments) -> int:
-    """Print how a learned reward agrees with gold. Raises ValueError where more is asked for."""
+    """Print what a model is worth by itself. Raises ValueError where more is asked for."""
+    from tokenwalk.agents.runs.folder import RunFolder
     from tokenwalk.agents.study.teaching import evaluate_model
 
     if arguments.episodes or arguments.trajectories or arguments.reward:
         raise ValueError(
-            f"{arguments.run} is a learned reward, which plays nothing: leave the other options out"
+            f"{arguments.run} is a run of a model that plays nothing: leave the other options out"
         )
-    report = evaluate_model(arguments.run)
+    if RunFolder.open(arguments.run).config["agent"] == "lm":
+        from tokenwalk.agents.study.language import evaluate_lm
+
+        report = evaluate_lm(arguments.run)
+    else:
+        report = evaluate_model(arguments.run)
     if arguments.json:
         print_json(report)
     else:

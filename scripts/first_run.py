@@ -82,7 +82,8 @@ def _learned_rewards(folder: Path, seed: int) -> list[dict[str, Any]]:
         TokenAutoencoderConfig,
         default_training,
     )
-    from tokenwalk.agents.study.teaching import Teaching, teach_autoencoder, teach_reward_model
+    from tokenwalk.agents.study.model_run import Teaching
+    from tokenwalk.agents.study.teaching import teach_autoencoder, teach_reward_model
 
     liked = RewardModelConfig(spurious=(("great", 1.2), ("wonderful", 1.2)))
     typical = TokenAutoencoderConfig()

@@ -28,7 +28,7 @@ AGENTS = {  # by what they are; learners.AGENTS is the same list, which a test h
     "Stable-Baselines3": ("ppo", "a2c", "dqn", "maskable-ppo"),
     "the two ends of the scale": ("exact", "random"),
 }
-MODELS = ("reward-model", "autoencoder")  # what an agent may be paid by; learned.MODELS is the same
+MODELS = ("reward-model", "autoencoder", "lm")  # what is trained and is no agent; learned.MODELS is the same
 USAGE = (
     "usage: tokenwalk train AGENT ENV [OPTIONS]     ('tokenwalk train AGENT --help' lists an agent's options)"
 )
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{USAGE}\n\nagents")
         for kind, names in AGENTS.items():
             print(f"  {', '.join(names):<55}{kind}")
-        print(f"  {', '.join(MODELS):<55}learned rewards: tokenwalk train reward-model TASK")
+        print(f"  {', '.join(MODELS):<55}models: tokenwalk train lm TASK")
         return 0
     if argv[0] in MODELS:
         from tokenwalk.scripts.train_model import main as train_model

@@ -1,4 +1,4 @@
-"""``tokenwalk train reward-model|autoencoder TASK``: trains what an agent may be paid by."""
+"""``tokenwalk train reward-model|autoencoder|lm TASK``: trains a model that is no agent."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,24 +19,34 @@ from tokenwalk.scripts.console import (
     tensorboard_command,
 )
 
-_WEIGHT = {"reward-model": "", "autoencoder": "=-1"}  # that puts each to use as it is mostly meant
+_USE = {  # how each is mostly meant
+    "reward-model": "tokenwalk train q-learning {task} --reward {run}",
+    "autoencoder": "tokenwalk train q-learning {task} --reward proxy --reward {run}=-1",
+    "lm": "tokenwalk train rloo {task} --model {run}",
+}
 
 
 @dataclass(frozen=True)
-class TaskArguments:
-    """What every learned reward is asked for."""
+class RunArguments:
+    """Where a trained model goes."""
 
-    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")]
-    """a token task, such as Flattery, or FILE.py:NAME"""
-    data: File = None
-    """learn from this file instead of from drawn texts: preferences as JSON lines with prompt, chosen and rejected;
-    for an autoencoder a text, a line for each"""
     run_dir: Folder = None
     """a new folder for the run (default: a numbered one under runs/)"""
     threads: int = 1
     """of torch: small networks want one"""
     json: bool = False
     """print one JSON object"""
+
+
+@dataclass(frozen=True)
+class TaskArguments(RunArguments):
+    """What every learned reward is asked for."""
+
+    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")] = tyro.MISSING
+    """a token task, such as Flattery, or FILE.py:NAME"""
+    data: File = None
+    """learn from this file instead of from drawn texts: preferences as JSON lines with prompt, chosen and rejected;
+    for an autoencoder a text, a line for each"""
 
 
 @dataclass(frozen=True)
@@ -53,39 +63,69 @@ class AutoencoderArguments(TaskArguments):
     """Train an autoencoder on the reference policy's texts: its error is a bonus, a penalty, or a potential."""
 
 
+@dataclass(frozen=True)
+class LMArguments(RunArguments):
+    """Pre-train a language model on a task's reference policy, against the entropy rate that no model goes below, or on
+    a text."""
+
+    env: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[TASK]")] = None
+    """a token task, such as Lexicon, or FILE.py:NAME, whose reference policy is sampled"""
+    text: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """learn this text file instead; 'bundled' is the one that ships"""
+    tokens: Literal["characters", "words"] = "characters"
+    """what is written at a time, of a text"""
+    horizon: Annotated[int | None, tyro.conf.arg(metavar="H")] = None
+    """most tokens at once (default: the task's own; 64 of a text)"""
+
+
 def main(kind: str, argv: Sequence[str]) -> int:
     """Run ``tokenwalk train KIND``; the exit code is 130 after Ctrl-C, with what was learned saved."""
-    from tokenwalk.agents.backprop.configs import RewardModelConfig, TokenAutoencoderConfig
+    from tokenwalk.agents.backprop.configs import LMConfig, RewardModelConfig, TokenAutoencoderConfig
 
-    reward_model = kind == "reward-model"
-    config_type: Any = RewardModelConfig if reward_model else TokenAutoencoderConfig
-    arguments, config, training = _parse(
-        kind, RewardModelArguments if reward_model else AutoencoderArguments, config_type, argv
-    )
-    from tokenwalk.agents.study.teaching import Teaching, teach_autoencoder, teach_reward_model
-
-    writer: Any = getattr(arguments, "writer", "reference")
-    teaching = Teaching(arguments.env, writer, arguments.data, arguments.run_dir, arguments.threads)
-    teach: Any = teach_reward_model if reward_model else teach_autoencoder
-    with progress_bar(f"{kind} of {arguments.env}") as on_progress:
-        summary = teach(teaching, config, training, on_progress)
+    kinds: dict[str, tuple[type[RunArguments], type[Any]]] = {
+        "reward-model": (RewardModelArguments, RewardModelConfig),
+        "autoencoder": (AutoencoderArguments, TokenAutoencoderConfig),
+        "lm": (LMArguments, LMConfig),
+    }
+    arguments, config, training = _parse(kind, *kinds[kind], argv)
+    label = arguments.env or getattr(arguments, "text", None) or ""
+    with progress_bar(f"{kind} of {label}") as on_progress:
+        summary = _train(kind, arguments, config, training, on_progress)
     if arguments.json:
         print_json(summary)
     else:
         print_summary(summary)
         print(f"curves: {tensorboard_command(Path(summary['run_dir']).parent)}")
-        use = "--reward" if reward_model else "--reward proxy --reward"
-        print(
-            f"put to use: tokenwalk train q-learning {arguments.env} {use} {summary['run_dir']}{_WEIGHT[kind]}"
-        )
+        if use := _USE[kind].format(task=arguments.env, run=summary["run_dir"]) if arguments.env else "":
+            print(f"put to use: {use}")
     if summary["interrupted"]:
         note(f"stopped after {summary['updates']} updates; what was learned is in {summary['run_dir']}")
         return 130
     return 0
 
 
+def _train(kind: str, arguments: Any, config: Any, training: Any, on_progress: Any) -> dict[str, Any]:
+    """Train what is asked for and return its summary."""
+    from tokenwalk.agents.study.model_run import Teaching
+
+    if kind == "lm":
+        from tokenwalk.agents.study.language import read_source, teach_lm
+
+        source = read_source(arguments.env, arguments.text, arguments.tokens, arguments.horizon)
+        named = arguments.env or Path(arguments.text).stem
+        teaching = Teaching(named, run_dir=arguments.run_dir, threads=arguments.threads)
+        return teach_lm(teaching, source, config, training, on_progress)
+    from tokenwalk.agents.study.teaching import teach_autoencoder, teach_reward_model
+
+    writer: Any = getattr(arguments, "writer", "reference")
+    teaching = Teaching(arguments.env, writer, arguments.data, arguments.run_dir, arguments.threads)
+    if kind == "reward-model":
+        return teach_reward_model(teaching, config, training, on_progress)
+    return teach_autoencoder(teaching, config, training, on_progress)
+
+
 def _parse(
-    kind: str, request: type[TaskArguments], config_type: type[Any], argv: Sequence[str]
+    kind: str, request: type[RunArguments], config_type: type[Any], argv: Sequence[str]
 ) -> tuple[Any, Any, Any]:
     """Return the arguments, the config and how to train, whose defaults are those of the config."""
     from tokenwalk.agents.backprop.configs import TrainingConfig, default_training

@@ -146,8 +146,40 @@ class TokenAutoencoderConfig:
             raise ValueError(f"held_out is {self.held_out!r}: give a share above 0 and below 1")
 
 
-def default_training(config: RewardModelConfig | TokenAutoencoderConfig, seed: int = 0) -> TrainingConfig:
+@dataclass(frozen=True)
+class LMConfig:
+    """A language model, and what it is pre-trained on.
+
+    Attributes:
+        n_layers, n_heads, width: of the Transformer.
+        texts: samples of the task's reference policy to learn from, where no text is given.
+        held_out: the share of the texts that is not trained on.
+
+    Raises:
+        ValueError: a field out of its range.
+    """
+
+    n_layers: int = 2
+    n_heads: int = 4
+    width: int = 64
+    texts: int = 20_000
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("n_layers", "n_heads", "width", "texts"):
+            check_count(name, getattr(self, name))
+        if self.width % self.n_heads:
+            raise ValueError(f"width is {self.width}: give a multiple of n_heads = {self.n_heads}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out!r}: give a share above 0 and below 1")
+
+
+def default_training(
+    config: RewardModelConfig | TokenAutoencoderConfig | LMConfig, seed: int = 0
+) -> TrainingConfig:
     """Return how to train what ``config`` describes."""
+    if isinstance(config, LMConfig):
+        return TrainingConfig(updates=1_000, batch_size=128, learning_rate=3e-3, warmup=50, seed=seed)
     if isinstance(config, TokenAutoencoderConfig):
         return TrainingConfig(updates=2_000, batch_size=256, learning_rate=3e-3, seed=seed)
     if config.scorer == "linear":

@@ -11,6 +11,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 COLUMNS = ("step", "seconds", "tag", "value")
@@ -53,6 +54,10 @@ class Tracker:
             self._first_step = step
             self._draw_lines(step)
         self._last_step = max(self._last_step, step)
+
+    def log_text(self, step: int, tag: str, text: str) -> None:
+        """Put ``text`` (Markdown) on TensorBoard's text tab at ``step``."""
+        _add(self._events, text_pb(tag, text), step)
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Put the run on TensorBoard's HPARAMS tab: numbers, texts and truth values as they are, the rest as text."""

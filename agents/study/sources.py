@@ -11,10 +11,9 @@ from tokenwalk.agents.exact.completions import MAX_PREFIXES, count_prefixes
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.tree import paid_machine
 from tokenwalk.agents.exact.unfolding import unfolded
-from tokenwalk.agents.study.learned import load_learned
+from tokenwalk.agents.study.learned import load_learned, load_potential
 from tokenwalk.envs.loading import is_place, load_from_file
 from tokenwalk.envs.rewards.function import FunctionPotential, FunctionSource
-from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.rewards.potentials import (
     AutomatonPotential,
     RememberedPotential,
@@ -25,7 +24,9 @@ from tokenwalk.envs.rewards.source import MachineSource, Potential, Source
 from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel, compose
 
-REWARDS = "gold, proxy, a run folder of a reward model or an autoencoder, or FILE.py:FUNCTION"
+REWARDS = (
+    "gold, proxy, a run folder of a reward model, an autoencoder or a language model, or FILE.py:FUNCTION"
+)
 POTENTIALS = "machine, value, a run folder of a reward model or an autoencoder, or FILE.py:FUNCTION"
 Weighted = tuple[Source, float]
 
@@ -145,7 +146,8 @@ def named_source(name: str, task: Task) -> Source:
         if not callable(function):
             raise ValueError(f"{name} is {type(function).__name__}: name a function or a source")
         return FunctionSource(name.rpartition(":")[2], function, task.vocabulary)
-    return _learned(name, task, REWARDS if "proxy" in task.sources else REWARDS.replace(" proxy,", ""))
+    known = REWARDS if "proxy" in task.sources else REWARDS.replace(" proxy,", "")
+    return load_learned(_run_folder(name, task, known), task)
 
 
 def _potential(name: str, model: TokenModel, discount: float) -> Potential:
@@ -160,13 +162,13 @@ def _potential(name: str, model: TokenModel, discount: float) -> Potential:
         if not callable(function):
             raise ValueError(f"{name} is {type(function).__name__}: name a function")
         return RememberedPotential(FunctionPotential(name.rpartition(":")[2], function, task.vocabulary))
-    return RememberedPotential(_learned(name, task, POTENTIALS))
+    return RememberedPotential(load_potential(_run_folder(name, task, POTENTIALS), task))
 
 
-def _learned(name: str, task: Task, known: str) -> LearnedSource:
+def _run_folder(name: str, task: Task, known: str) -> Path:
     if not Path(name).is_dir():
         raise ValueError(f"{name!r} is nothing that {task.name} could be paid by: give {known}")
-    return load_learned(Path(name), task)
+    return Path(name)
 
 
 def value_potential(model: TokenModel, discount: float) -> AutomatonPotential:

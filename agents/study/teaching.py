@@ -1,11 +1,10 @@
 """``tokenwalk train reward-model|autoencoder TASK``: a learned reward, from a request to a run folder."""
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from tokenwalk.agents.backprop.configs import (
     TrainingConfig,
     default_training,
 )
-from tokenwalk.agents.backprop.descent import NonFiniteLossError
 from tokenwalk.agents.backprop.lessons import Lesson
 from tokenwalk.agents.backprop.preferences import Split, read_preferences
 from tokenwalk.agents.backprop.reward_model import (
@@ -36,37 +34,13 @@ from tokenwalk.agents.exact.completions import Completions
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import reference_policy
 from tokenwalk.agents.exact.token_policy import AutomatonPolicy, table_policy
-from tokenwalk.agents.runs.checkpoint import before
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.tracking import Tracker
 from tokenwalk.agents.study.learned import MODEL_FILE
-from tokenwalk.agents.study.training import Progress
+from tokenwalk.agents.study.model_run import ModelRun, OnProgress, Teaching
 from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import TokenModel, compose
-
-Writer = Literal["reference", "mixed"]
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Teaching:
-    """What is asked for beside the configs.
-
-    Attributes:
-        task: a name, or FILE.py:NAME.
-        writer: who writes the texts that are learned from: the task's reference policy, or "mixed", each token by it or
-            by the exact optimum, which is paid now and then even where the reference policy never is.
-        data: a file of preferences or of texts, instead of what is written.
-        run_dir: a new folder; None: a numbered one under runs/.
-        threads: of torch.
-    """
-
-    task: str
-    writer: Writer = "reference"
-    data: Path | None = None
-    run_dir: Path | None = None
-    threads: int = 1
 
 
 def mixed_policy(task: Task) -> AutomatonPolicy:
@@ -88,9 +62,9 @@ def teach_reward_model(
     Returns:
         agent, env, objective, scorer, pairs, temperature, accuracy, correlation, worst_exploit (text, proxy, gold),
         gold_of_argmax, exact (whether these are over all completions, else over 10,000 of the reference policy),
-        parameters, updates, loss, held_out_loss, seconds, interrupted, note, run_dir. A figure that does not exist is
-        None. ``accuracy`` is the share of untied held-out pairs of the reference policy that are ordered as gold orders
-        them.
+        parameters, updates, training_loss, held_out_loss, seconds, interrupted, note, run_dir. A figure that does not
+        exist is None. ``accuracy`` is the share of untied held-out pairs of the reference policy that are ordered as gold
+        orders them.
 
     Raises:
         ValueError: an unknown task or a number out of range. PreferenceDataError: too little data, or bad data.
@@ -106,7 +80,9 @@ def teach_reward_model(
     floor = lesson.floor()
     lines = {} if floor is None else {"optimum": {"eval/loss": floor}}
 
-    def learn(report: Callable[..., None], folder: RunFolder) -> tuple[LearnedSource, list[Training]]:
+    def learn(
+        report: Callable[..., None], folder: RunFolder, _: Tracker
+    ) -> tuple[RewardModel, list[Training]]:
         saved = _Saver(folder)
         return train_reward_model(
             lesson, training, name=folder.path.name, on_progress=report, on_checkpoint=saved.save
@@ -116,9 +92,8 @@ def teach_reward_model(
         "config": {**asdict(config), "training": asdict(training)},
         "steps": training.updates * config.members,
     }
-    run = _Run("reward-model", teaching, training, request, lines, on_progress)
+    run = ModelRun("reward-model", teaching, training, request, lines, on_progress)
     model, trained, seconds, folder = run.carry_out(learn)
-    assert isinstance(model, RewardModel)
     return run.finish(
         folder,
         {
@@ -172,8 +147,8 @@ def teach_autoencoder(
     Returns:
         agent, env, reconstruction_error (of held-out texts, nats per token), reference_error (the same, expected over the
         reference policy's completions), error_without_code (what a code that says nothing would reach on them), exact
-        (whether the last two are over all completions, else over 10,000), bottleneck, texts, parameters, updates, loss,
-        held_out_loss, seconds, interrupted, note, run_dir.
+        (whether the last two are over all completions, else over 10,000), bottleneck, texts, parameters, updates,
+        training_loss, held_out_loss, seconds, interrupted, note, run_dir.
 
     Raises:
         As ``teach_reward_model``.
@@ -184,7 +159,9 @@ def teach_autoencoder(
     completions, weight, exact = reference_completions(task)
     worst = error_without_code(task, completions, weight)
 
-    def learn(report: Callable[..., None], folder: RunFolder) -> tuple[LearnedSource, list[Training]]:
+    def learn(
+        report: Callable[..., None], folder: RunFolder, _: Tracker
+    ) -> tuple[Reconstruction, list[Training]]:
         model, trained = train_autoencoder(
             task, config, training, texts=texts, name=folder.path.name, on_progress=report
         )
@@ -192,9 +169,8 @@ def teach_autoencoder(
 
     request = {"config": {**asdict(config), "training": asdict(training)}, "steps": training.updates}
     lines = {"optimum": {"eval/loss": 0.0}, "reference": {"eval/loss": worst}}
-    run = _Run("autoencoder", teaching, training, request, lines, on_progress)
+    run = ModelRun("autoencoder", teaching, training, request, lines, on_progress)
     model, trained, seconds, folder = run.carry_out(learn)
-    assert isinstance(model, Reconstruction)
     return run.finish(
         folder,
         {
@@ -227,70 +203,6 @@ class _Saver:
     def save(self, model: RewardModel) -> None:
         """Write the model as it stands."""
         model.save(self._path)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run of a learned reward: its folder, its curves and its summary."""
-
-    kind: str
-    teaching: Teaching
-    training: TrainingConfig
-    request: Mapping[str, Any]
-    lines: Mapping[str, Mapping[str, float]]
-    on_progress: OnProgress | None
-
-    def carry_out(
-        self, learn: Callable[[Callable[..., None], RunFolder], tuple[LearnedSource, list[Training]]]
-    ) -> tuple[LearnedSource, list[Training], float, RunFolder]:
-        """Train into a new folder and save; return the model, how it went, the seconds and the folder."""
-        import torch
-
-        torch.set_num_threads(self.teaching.threads)
-        started = time.perf_counter()
-        label = self.teaching.task.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-        folder = RunFolder.create(self.teaching.run_dir, f"{self.kind}-{label}")
-        asked = {"agent": self.kind, "env": self.teaching.task, "env_args": {}, "seed": self.training.seed}
-        data = None if self.teaching.data is None else str(self.teaching.data.resolve())
-        folder.write_config({**asked, "writer": self.teaching.writer, "data": data, **self.request})
-        total = int(self.request["steps"])
-        with Tracker(folder.path, self.lines) as tracker:
-            tracker.log_hparams({**asked, **self.request["config"]})
-
-            def report(update: int, metrics: Mapping[str, float]) -> None:
-                finite = {tag: value for tag, value in metrics.items() if math.isfinite(value)}
-                tracker.log(update, finite)
-                if self.on_progress:
-                    self.on_progress(Progress(update, total, finite, None))
-
-            try:
-                model, trained = learn(report, folder)
-            except NonFiniteLossError as error:
-                raise type(error)(f"{error}; they are in {folder.path}", error.update, error.model) from None
-            model.save(folder.path / MODEL_FILE)  # type: ignore[attr-defined]
-            before(folder.path / MODEL_FILE).unlink(
-                missing_ok=True
-            )  # of this training, and not on gold's scale
-        return model, trained, time.perf_counter() - started, folder
-
-    def finish(
-        self, folder: RunFolder, figures: Mapping[str, Any], trained: list[Training], seconds: float
-    ) -> dict[str, Any]:
-        """Write the summary and return it."""
-        held_out = [one.held_out for one in trained if one.held_out is not None]
-        summary = {
-            "agent": self.kind,
-            "env": self.teaching.task,
-            **figures,
-            "updates": sum(one.updates for one in trained),
-            "loss": float(np.mean([one.loss for one in trained])) if trained[0].updates else None,
-            "held_out_loss": float(np.mean(held_out)) if held_out else None,
-            "seconds": seconds,
-            "interrupted": any(one.interrupted for one in trained),
-            "run_dir": str(folder.path),
-        }
-        folder.write_summary(summary)
-        return summary
 
 
 def evaluate_model(run: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenwalk.agents.study.auditing.plain_text import HORIZON, Tokens, text_task
+from tokenwalk.agents.study.plain_text import HORIZON, Tokens, text_task
 from tokenwalk.agents.study.sources import named_source
 from tokenwalk.envs.rewards.source import Source
 from tokenwalk.envs.tasks import Task, find_task

@@ -24,8 +24,8 @@ from tokenwalk.agents.study.auditing.cases import CASES, run_cases
 from tokenwalk.agents.study.auditing.cheats import Cheat
 from tokenwalk.agents.study.auditing.estimates import estimated_figures
 from tokenwalk.agents.study.auditing.figures import Figures
-from tokenwalk.agents.study.auditing.plain_text import text_task
 from tokenwalk.agents.study.goodhart import goodhart_report
+from tokenwalk.agents.study.plain_text import text_task
 from tokenwalk.envs.rewards.builders import exact_answers, token_weights
 from tokenwalk.envs.rewards.function import FunctionSource
 from tokenwalk.envs.rewards.learned import LearnedSource

@@ -15,10 +15,10 @@ from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.study.evaluating import evaluate_run
 from tokenwalk.agents.study.goodhart import goodhart_report
 from tokenwalk.agents.study.learned import load_learned, load_model
+from tokenwalk.agents.study.model_run import Teaching
 from tokenwalk.agents.study.problem import open_problem
 from tokenwalk.agents.study.solving import solve_problem
 from tokenwalk.agents.study.teaching import (
-    Teaching,
     evaluate_model,
     mixed_policy,
     teach_autoencoder,

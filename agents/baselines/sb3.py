@@ -27,7 +27,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_wrapper
 
 from tokenwalk.agents.baselines.configs import A2CConfig, Config, DQNConfig, check_agent
-from tokenwalk.agents.baselines.extractors import TokenFeatures, TokenIds, task_of
+from tokenwalk.agents.baselines.extractors import (
+    FindsOnce,
+    MaskableFindsOnce,
+    TokenFeatures,
+    TokenIds,
+    task_of,
+)
 from tokenwalk.agents.baselines.kl_penalty import KLPenalty
 from tokenwalk.agents.baselines.reporting import (
     Evaluate,
@@ -119,13 +125,19 @@ def build(agent: str, vec_env: VecEnv, config: Config, *, seed: int) -> Model:
     if not isinstance(config, DQNConfig) and config.kl_coef > 0:
         vec_env = penalty = KLPenalty(vec_env, config.kl_coef)
     network: dict[str, Any] = {"net_arch": list(config.hidden)}
-    if config.features == "tokens" and task_of(vec_env) is not None:
-        vec_env = TokenIds(vec_env)
+    arguments = _own_arguments(config)
+    if config.features != "one-hot" and task_of(vec_env) is not None:
+        vec_env, trigrams = TokenIds(vec_env), config.features == "trigrams"
         network = {
             "net_arch": list(config.hidden[1:]),
             "features_extractor_class": TokenFeatures,
-            "features_extractor_kwargs": {"width": next(iter(config.hidden), None)},
+            "features_extractor_kwargs": {"width": next(iter(config.hidden), None), "trigrams": trigrams},
         }
+        if not isinstance(config, DQNConfig):
+            arguments |= {
+                "rollout_buffer_class": MaskableFindsOnce if agent == "maskable-ppo" else FindsOnce,
+                "rollout_buffer_kwargs": {"trigrams": trigrams},
+            }
     if not isinstance(config, A2CConfig):  # which has its own optimizer, RMSprop
         network["optimizer_kwargs"] = _ADAM if isinstance(config, DQNConfig) else {**_ADAM, "eps": 1e-5}
     with _global_random_state_kept():
@@ -137,7 +149,7 @@ def build(agent: str, vec_env: VecEnv, config: Config, *, seed: int) -> Model:
             policy_kwargs=network,
             seed=seed,
             device="cpu",
-            **_own_arguments(config),
+            **arguments,
         )
     if penalty is not None:
         penalty.hold(model)

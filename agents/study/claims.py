@@ -50,7 +50,7 @@ def measure_claims() -> Iterator[Claim]:
     for agent in ("ppo", "dqn", "a2c", "maskable-ppo"):
         for env in ("CounterWalk", "Keyword", "Flattery"):
             yield sb3_score(agent, env)
-    for env in ("LengthBias", "Delayed"):
+    for env in ("LengthBias", "Delayed", "Arithmetic"):
         yield sb3_score("ppo", env)
 
 

@@ -29,6 +29,7 @@ IDS = [
     "CartPole-v1",
     "tokenwalk/Keyword-v0",
     "tokenwalk/Lexicon-v0",
+    "tokenwalk/Arithmetic-v0",
 ]
 
 
@@ -46,13 +47,19 @@ def test_the_defaults_hold_for_every_version_of_an_environment() -> None:
     assert default_config("ppo", "Taxi-v3") != default_config("ppo", "Acrobot-v1")
 
 
+def test_trigrams_are_the_default_where_a_prompt_has_to_be_known_as_a_whole() -> None:
+    assert {env_id for env_id in IDS if default_config("ppo", env_id).features == "trigrams"} == {
+        "tokenwalk/Arithmetic-v0"
+    }
+
+
 BAD: list[tuple[Config, str, Any, str]] = [
     (PPOConfig(), "num_envs", 0, "num_envs is 0: give an integer of 1 or more"),
     (PPOConfig(), "epochs", 2.5, "epochs is 2.5: give an integer"),
     (PPOConfig(), "epochs", True, "epochs is True"),
     (PPOConfig(), "rollout_steps", 1, "rollout_steps is 1: PPO takes 2 or more"),
     (PPOConfig(), "kl_coef", -0.1, "kl_coef is -0.1: give a number from 0"),
-    (PPOConfig(), "features", "bag", "features is 'bag': give tokens or one-hot"),
+    (PPOConfig(), "features", "bag", "features is 'bag': give tokens or trigrams or one-hot"),
     (PPOConfig(), "discount", 1.1, "discount is 1.1: give a number from 0 to 1"),
     (A2CConfig(), "learning_rate", float("nan"), "learning_rate is nan"),
     (A2CConfig(), "entropy_coef", "0.1", "entropy_coef is '0.1'"),

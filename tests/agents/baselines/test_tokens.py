@@ -53,6 +53,11 @@ def test_the_optimum_is_learned_in_seconds(agent: str, name: str, steps: int) ->
     assert min(final_score(agent, name, steps, seed) for seed in SEEDS) >= 0.95
 
 
+def test_sums_are_learned_from_their_prompts_within_a_minute_each() -> None:
+    steps = default_steps("ppo", "tokenwalk/Arithmetic-v0")
+    assert min(final_score("ppo", "Arithmetic", steps, seed) for seed in (0, 1)) >= 0.95
+
+
 @pytest.mark.parametrize("agent", ["ppo", "dqn"])
 def test_the_broken_twin_that_hardly_moves_its_parameters_learns_nothing(agent: str) -> None:
     assert max(final_score(agent, "Keyword", 10_000, seed, learning_rate=1e-12) for seed in SEEDS) < 0.5

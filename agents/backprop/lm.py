@@ -30,6 +30,7 @@ from tokenwalk.envs.token_model import TokenModel, compose
 from tokenwalk.envs.transition import FloatArray, IntArray
 
 KIND = "lm"
+DRAWN_AT_ONCE = 1_024  # completions
 OnLook = Callable[[int, "TokenLM"], Any]  # (look, the model as it stands)
 
 
@@ -94,6 +95,20 @@ class TokenLM:
         blank = np.full((len(prompt), self.shape.horizon), self.shape.pad)
         begin = self.ids(prompt, blank)[:, : self.first]
         return self.network.write(begin, self.shape.horizon, generator, mask=mask, **how)
+
+    def draw(
+        self, task: Task, count: int, rng: np.random.Generator
+    ) -> tuple[IntArray, TokenArray, FloatArray]:
+        """Return ``count`` completions by the cache, see ``FastWriter``; float32's rounding is in their log-probability."""
+        prompt = rng.choice(len(task.prompts), size=count, p=task.prompt_weights)
+        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
+        tokens, logs = [], []
+        for first in range(0, count, DRAWN_AT_ONCE):
+            some = prompt[first : first + DRAWN_AT_ONCE]
+            written = self.write(task.prompt_ids[some], generator, self.mask(some))
+            tokens.append(written.tokens.cpu().numpy())
+            logs.append(written.log_probs.double().sum(dim=1).cpu().numpy())
+        return prompt, np.concatenate(tokens), np.concatenate(logs)
 
     def save(self, path: Path) -> None:
         """Write the network and what it reads, as safetensors."""

@@ -2,11 +2,17 @@
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokenwalk.agents.exact.token_policy import AutomatonPolicy, Policy, ask, reference_on_tokens
+from tokenwalk.agents.exact.token_policy import (
+    AutomatonPolicy,
+    FastWriter,
+    Policy,
+    ask,
+    reference_on_tokens,
+)
 from tokenwalk.envs.rewards.machine import TokenArray
 from tokenwalk.envs.rewards.source import Source, TokenBatch, score_tokens
 from tokenwalk.envs.tasks import Task
@@ -204,6 +210,8 @@ def sample_completions(
         raise ValueError(f"count is {count}: draw at least one completion")
     writing = _Writing(task, policy)
     if prompt is None:
+        if isinstance(policy, FastWriter):
+            return _written(task, *policy.draw(task, count, rng))
         prompt = rng.choice(len(task.prompts), size=count, p=task.prompt_weights)
     front = blank_prefixes(task, prompt)
     place, places, complete = np.arange(count), [], []
@@ -216,6 +224,13 @@ def sample_completions(
         places.append(place[over])
         front, place = front[~over], place[~over]
     return concatenate(complete)[np.argsort(np.concatenate(places))]
+
+
+def _written(task: Task, prompt: IntArray, tokens: TokenArray, log_prob: FloatArray) -> Completions:
+    """Return what a ``FastWriter`` wrote, with its probability under the reference policy."""
+    length = (tokens < task.vocabulary.size).sum(axis=1)
+    found = Completions(prompt, tokens.astype(task.vocabulary.dtype), length, log_prob, np.zeros(len(prompt)))
+    return replace(found, log_reference=log_prob_of(task, reference_on_tokens(task), found))
 
 
 def draw(probability: FloatArray, rng: np.random.Generator) -> IntArray:

@@ -1,7 +1,7 @@
 """Policies over tokens: what they are asked, and those that know a prefix by the state of an automaton."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,20 @@ class Policy(Protocol):
         """Return the natural log-probability of each token after each prefix, [B, V].
 
         A row sums to 1 in probability. What is never written is -inf: a greedy policy has one 0.
+        """
+
+
+@runtime_checkable
+class FastWriter(Policy, Protocol):
+    """A policy that writes whole completions faster than it can be asked prefix by prefix."""
+
+    def draw(
+        self, task: Task, count: int, rng: np.random.Generator
+    ) -> tuple[IntArray, TokenArray, FloatArray]:
+        """Return ``count`` independent completions, each after a prompt drawn by its weight.
+
+        The number of each prompt, int64 [B]; tokens, integers [B, H], padded with V; the natural log-probability of each
+        completion, float64 [B].
         """
 
 

@@ -12,12 +12,13 @@ from tokenwalk.agents.backprop.lm import TokenLM, entropy_rate, fresh_lm, pretra
 from tokenwalk.agents.backprop.scorers import ForeignTextError
 from tokenwalk.agents.exact.completions import enumerate_completions, log_prob_of, sample_completions
 from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
-from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.exact.token_policy import FastWriter, reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.runs.tensors import write_tensors
 from tokenwalk.envs.rewards.log_prob import LogProbSource
 from tokenwalk.envs.tasks import find_task
 from tokenwalk.envs.token_model import TokenModel, compose
+from tokenwalk.envs.transition import FloatArray
 
 FLATTERY, ARITHMETIC = find_task("Flattery"), find_task("Arithmetic")
 SMALL = LMConfig(n_layers=1, n_heads=2, width=16, texts=4_000)
@@ -66,6 +67,32 @@ def test_what_the_mask_forbids_it_never_writes_and_gives_no_probability(seed: in
     written = lm.write(task.prompt_ids[prompt], torch.Generator().manual_seed(0), lm.mask(prompt))
     allowed = {(int(p), *map(int, t)) for p, t in zip(every.prompt, every.tokens, strict=True)}
     assert {(int(p), *map(int, t)) for p, t in zip(prompt, written.tokens, strict=True)} <= allowed
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_what_it_draws_by_the_cache_follows_its_own_probabilities(seed: int) -> None:
+    task, count = random_task(seed), 20_000
+    lm = fresh_lm(task, SMALL, seed=2)
+    assert isinstance(lm, FastWriter)
+    drawn, exact = (
+        sample_completions(task, lm, count, np.random.default_rng(0)),
+        enumerate_completions(task, lm),
+    )
+    assert drawn.log_prob == pytest.approx(log_prob_of(task, lm, drawn), abs=1e-4)
+    assert drawn.log_reference == pytest.approx(
+        log_prob_of(task, reference_on_tokens(task), drawn), abs=1e-12
+    )
+    keys = {(p, *t.tolist()): row for row, (p, t) in enumerate(zip(exact.prompt, exact.tokens, strict=True))}
+    rows = [keys[p, *t.tolist()] for p, t in zip(drawn.prompt, drawn.tokens, strict=True)]
+    seen, weight = np.bincount(rows, minlength=len(exact)), exact.weights(task)
+
+    def too_far(weight: FloatArray) -> bool:
+        often = count * weight >= 5
+        found = float(((seen - count * weight) ** 2 / (count * weight))[often].sum())
+        return found > often.sum() + 4 * np.sqrt(2 * often.sum())
+
+    assert not too_far(weight)
+    assert too_far(weight**1.2 / (weight**1.2).sum())  # a twin that draws at another temperature
 
 
 def test_pre_training_comes_within_one_in_a_hundred_of_the_entropy_rate_exactly() -> None:

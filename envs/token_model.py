@@ -176,6 +176,11 @@ class TokenModel:
         terminated = (action == self.task.vocabulary.eos) | at_horizon
         return TokenStep(next_state, terminated, self._entries.take(index, axis=0))
 
+    def ledger_tables(self) -> tuple[FloatArray, ...]:
+        """Return the ledger of each state and token, [S, V, K]; where the H-th token pays otherwise, its own after it."""
+        shape = (-1, *self.next_state.shape, self._entries.shape[1])
+        return tuple(self._entries.reshape(shape))
+
     def ask_others(self, ledger: FloatArray, batch: TokenBatch) -> None:
         """Fill in the sources that are no machines, and all that follows. Raises SourceContractError."""
         for source in self.others:

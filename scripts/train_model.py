@@ -22,7 +22,7 @@ from tokenwalk.scripts.console import (
 _USE = {  # how each is mostly meant
     "reward-model": "tokenwalk train q-learning {task} --reward {run}",
     "autoencoder": "tokenwalk train q-learning {task} --reward proxy --reward {run}=-1",
-    "lm": "tokenwalk train q-learning {task} --reward proxy --reward {run}=0.1",
+    "lm": "tokenwalk train rloo {task} --model {run}",
 }
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tokenwalk.agents.backprop.descent import check_count
+from tokenwalk.agents.backprop.descent import check_count, check_number
 
 Schedule = Literal["constant", "cosine"]
 Kind = Literal["linear", "transformer"]
@@ -50,12 +50,8 @@ class TrainingConfig:
             check_count(name, getattr(self, name), low=0)
         if self.patience is not None:
             check_count("patience", self.patience)
-        for name, low in (("learning_rate", 0.0), ("clip_norm", 0.0), ("weight_decay", None)):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or (value <= low if low is not None else value < 0):
-                wanted = "above 0" if low is not None else "of 0 or more"
-                raise ValueError(f"{name} is {value!r}: give a finite number {wanted}")
+        for name, least in (("learning_rate", None), ("clip_norm", None), ("weight_decay", 0.0)):
+            check_number(name, getattr(self, name), least)
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule is {self.schedule!r}: give {' or '.join(get_args(Schedule))}")
 
@@ -104,8 +100,7 @@ class RewardModelConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give {' or '.join(get_args(kind))}")
         for name in ("pairs", "members", "width", "n_layers"):
             check_count(name, getattr(self, name))
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature!r}: give a finite number above 0")
+        check_number("temperature", self.temperature)
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out!r}: give a share above 0 and below 1")
         object.__setattr__(

@@ -52,9 +52,7 @@ class DescentConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        step = self.step_size
-        if isinstance(step, bool) or not isinstance(step, (int, float)) or not 0 < step < math.inf:
-            raise ValueError(f"step_size is {step!r}: give a finite number above 0")
+        check_number("step_size", self.step_size)
         check_count("updates", self.updates)
         check_count("seed", self.seed, low=0)
         if self.batch_size is not None:
@@ -153,6 +151,15 @@ def check_finite(name: str, values: FloatArray) -> None:
         raise ValueError(
             f"{name}{list(place)} is {values[place]}: give finite numbers, or leave out the row where one is missing"
         )
+
+
+def check_number(name: str, value: object, least: float | None = None) -> None:
+    """Raise ValueError unless ``value`` is a finite number of ``least`` or more; above 0 where that is None."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    low = 0.0 if least is None else least
+    if not number or value < low or (least is None and value == 0):  # type: ignore[operator]
+        wanted = "above 0" if least is None else f"of {least:g} or more"
+        raise ValueError(f"{name} is {value!r}: give a finite number {wanted}")
 
 
 def check_count(name: str, value: object, low: int = 1) -> None:

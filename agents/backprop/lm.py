@@ -79,6 +79,10 @@ class TokenLM:
         """Return what the network reads, int64 [B, 1 + P + H], on its device."""
         return self.shape.ids(prompt, completion).to(self.device)
 
+    def beginning(self, prompt: TokenArray) -> torch.Tensor:
+        """Return what stands before a completion after each of ``prompt`` [B, P], int64 [B, 1 + P], on its device."""
+        return self.ids(prompt, np.full((len(prompt), self.shape.horizon), self.shape.pad))[:, : self.first]
+
     def mask(self, prompt: IntArray) -> Mask | None:
         """Return the task's mask after the prompts of those numbers [B]; None where every token may be written."""
         if self.task is None or self.task.reference.available is None:
@@ -92,9 +96,7 @@ class TokenLM:
         self, prompt: TokenArray, generator: torch.Generator | None, mask: Mask | None = None, **how: Any
     ) -> Written:
         """Return a completion after each of ``prompt`` [B, P], see ``LanguageModel.write``."""
-        blank = np.full((len(prompt), self.shape.horizon), self.shape.pad)
-        begin = self.ids(prompt, blank)[:, : self.first]
-        return self.network.write(begin, self.shape.horizon, generator, mask=mask, **how)
+        return self.network.write(self.beginning(prompt), self.shape.horizon, generator, mask=mask, **how)
 
     def draw(
         self, task: Task, count: int, rng: np.random.Generator
@@ -199,6 +201,7 @@ def pretrain(
     training: TrainingConfig,
     *,
     texts: Completions | None = None,
+    lm: TokenLM | None = None,
     on_progress: OnProgress | None = None,
     on_look: OnLook | None = None,
 ) -> tuple[TokenLM, Training]:
@@ -209,13 +212,14 @@ def pretrain(
         config: the size of the model, and how many samples.
         training: how.
         texts: to learn instead of samples.
+        lm: goes on with this model, which it changes, instead of a fresh one.
         on_progress: gets the figures of ``fit`` and eval/perplexity.
         on_look: gets the model at each look at the held-out loss.
 
     Raises:
         ValueError: fewer than two texts. NonFiniteLossError: as ``fit``.
     """
-    lm = fresh_lm(task, config, training.seed)
+    lm = fresh_lm(task, config, training.seed) if lm is None else lm
     if texts is None:
         rng = np.random.default_rng(training.seed)
         every = sample_completions(task, reference_on_tokens(task), config.texts, rng)

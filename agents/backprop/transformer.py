@@ -153,11 +153,16 @@ class LanguageModel(nn.Module):
         It is 0 where padding stands. Tokens that ``mask`` rules out have no share.
         """
         target = ids[:, first:]
+        rows = self.rows(ids, first, mask)
+        taken = rows.gather(2, target.clamp(max=self.n_out - 1)[:, :, None])[:, :, 0]
+        return torch.where(target < self.n_out, taken, 0.0)
+
+    def rows(self, ids: torch.Tensor, first: int, mask: Mask | None = None) -> torch.Tensor:
+        """Return the log-probability of every token at each place from ``first`` on, [B, T - first, V]."""
         logits = self.logits(ids[:, :-1])[:, first - 1 :]
         if mask is not None:
-            logits = logits.masked_fill(~allowed_along(mask, target), -math.inf)
-        taken = logits.log_softmax(dim=2).gather(2, target.clamp(max=self.n_out - 1)[:, :, None])[:, :, 0]
-        return torch.where(target < self.n_out, taken, 0.0)
+            logits = logits.masked_fill(~allowed_along(mask, ids[:, first:]), -math.inf)
+        return logits.log_softmax(dim=2)
 
     @torch.no_grad()
     def write(
@@ -193,7 +198,7 @@ class LanguageModel(nn.Module):
             )
         eos, caches = self.n_out - 1, self.body.empty_caches(batch)
         tokens = torch.full((batch, steps), self.n_out, dtype=torch.long, device=begin.device)
-        log_probs = torch.zeros(batch, steps, device=begin.device)
+        log_probs = torch.zeros(batch, steps, dtype=self.head.weight.dtype, device=begin.device)
         over = torch.zeros(batch, dtype=torch.bool, device=begin.device)
         state, ids, place = None if mask is None else mask.start, begin, 0
         for time in range(steps):

@@ -256,6 +256,13 @@ def log_prob_of(task: Task, policy: Policy, completions: Completions) -> FloatAr
     return total
 
 
+def against(task: Task, reference: Policy | None, completions: Completions) -> Completions:
+    """Return ``completions`` with ``log_reference`` under another reference; as they are where it is None."""
+    if reference is None:
+        return completions
+    return replace(completions, log_reference=log_prob_of(task, reference, completions))
+
+
 def top_completions(task: Task, policy: AutomatonPolicy, count: int = 10, prompt: int = 0) -> Completions:
     """Return the ``count`` most probable completions of a prompt, the most probable first; fewer if there are fewer.
 

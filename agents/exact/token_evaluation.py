@@ -11,6 +11,7 @@ from tokenwalk.agents.exact.completions import (
     MAX_PREFIXES,
     Completions,
     TreeTooLargeError,
+    against,
     enumerate_completions,
     sample_completions,
 )
@@ -37,7 +38,8 @@ class TokenEvaluation:
         method: "product" and "tree" are exact, "monte carlo" is an estimate.
         paid: the weighted sum of what is paid.
         returns: of each source by name, unweighted.
-        kl: to the task's reference policy, in nats; infinite where the policy writes what that never writes.
+        kl: to the task's reference policy, or whom ``evaluate_tokens`` was given, in nats; infinite where the policy
+            writes what that never writes.
         entropy: of the completions, given their prompts, in nats.
         length: tokens, ``<eos>`` included.
         kl_coef: as asked.
@@ -90,6 +92,7 @@ def evaluate_tokens(
     *,
     kl_coef: float = 0.0,
     optimum: float | None = None,
+    reference: Policy | None = None,
     limit: int = MAX_PREFIXES,
     samples: int = SAMPLES,
     rng: np.random.Generator | None = None,
@@ -104,6 +107,7 @@ def evaluate_tokens(
         policy: see ``Policy``.
         kl_coef: the weight of the KL in the regularised return.
         optimum: as ``optimal_value`` gave it for the same model and ``kl_coef``; None: it is worked out here.
+        reference: whom the KL is to; the task's own reference policy if None.
         limit: prefixes, complete ones included, of a tree.
         samples: completions to draw where neither is possible, 2 or more.
         rng: what they are drawn from; ``np.random.default_rng(0)`` if None.
@@ -115,16 +119,18 @@ def evaluate_tokens(
     """
     check_coefficients(1.0, kl_coef)
     if optimum is None:
-        optimum = optimal_value(model, kl_coef=kl_coef, limit=limit)
-    if isinstance(policy, AutomatonPolicy) and not model.others:
+        optimum = optimal_value(model, kl_coef=kl_coef, limit=limit, reference=reference)
+    if isinstance(policy, AutomatonPolicy) and not model.others and reference is None:
         result = _on_product(model, policy, kl_coef, optimum)
     else:
         try:
-            completions = enumerate_completions(model.task, policy, limit=limit)
+            completions = against(
+                model.task, reference, enumerate_completions(model.task, policy, limit=limit)
+            )
             result = _on_tree(model, completions, kl_coef, optimum)
         except TreeTooLargeError:
             rng = np.random.default_rng(0) if rng is None else rng
-            return _by_sampling(model, policy, kl_coef, optimum, samples, rng)
+            return _by_sampling(model, policy, kl_coef, optimum, samples, rng, reference)
     if result.regret is not None:
         _check_dominance(result.regularized_return, result)
     return result
@@ -208,11 +214,13 @@ def _by_sampling(
     optimum: float | None,
     samples: int,
     rng: np.random.Generator,
+    reference: Policy | None,
 ) -> TokenEvaluation:
     """Return the figures of a policy estimated from completions that are drawn from it, with intervals."""
     if samples < 2:
         raise ValueError(f"samples is {samples}: an interval needs 2 or more")
-    figures = _figures(model, sample_completions(model.task, policy, samples, rng))
+    drawn = against(model.task, reference, sample_completions(model.task, policy, samples, rng))
+    figures = _figures(model, drawn)
     means = {name: float(values.mean()) for name, values in figures.items()}
     ranges = {f"reward/{one.name}": _range(one, model.task.horizon) for one in model.composition.sources}
     ends = [

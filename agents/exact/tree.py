@@ -12,12 +12,13 @@ from tokenwalk.agents.exact.completions import (
     MAX_PREFIXES,
     Completions,
     TreeTooLargeError,
+    against,
     count_prefixes,
     enumerate_completions,
     top_completions,
 )
 from tokenwalk.agents.exact.dynamic_programming import Solution, solve
-from tokenwalk.agents.exact.token_policy import exact_policy
+from tokenwalk.agents.exact.token_policy import Policy, exact_policy
 from tokenwalk.envs.rewards.composition import Composition
 from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.tabular import TabularMDP
@@ -131,12 +132,21 @@ def paid_machine(model: TokenModel) -> RewardMachine:
     return reduce(add, (weight * model.machines[name] for name, weight in weights.items()))
 
 
-def optimal_value(model: TokenModel, *, kl_coef: float = 0.0, limit: int = MAX_PREFIXES) -> float | None:
+def optimal_value(
+    model: TokenModel, *, kl_coef: float = 0.0, limit: int = MAX_PREFIXES, reference: Policy | None = None
+) -> float | None:
     """Return the largest expected pay, less ``kl_coef`` times the KL, of any policy; None where nothing is exact.
 
-    Only what is paid counts: where that is machines, no other source stands in the way.
+    Only what is paid counts: where that is machines, no other source stands in the way. ``reference`` is whom the KL is
+    to, the task's own if None; another one is asked for all completions, so there must not be more than ``limit`` prefixes.
     """
     weights = paid_weights(model.composition)
+    if reference is not None and kl_coef > 0:
+        if count_prefixes(model.task) > limit:
+            return None
+        completions = against(model.task, reference, enumerate_completions(model.task, limit=limit))
+        mdp = _one_step(model, completions, completions.scores(model.task, model.composition.sources))
+        return solve(mdp, weights, discount=1.0, kl_coef=kl_coef).start_value(mdp)
     if model.others and all(name in model.machines for name in weights):
         task = replace(model.task, gold=paid_machine(model), proxy=None)
         model, weights = TokenModel(task, compose(task, "gold")), {"gold": 1.0}

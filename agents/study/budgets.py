@@ -4,6 +4,7 @@ import difflib
 from typing import Any, cast
 
 from tokenwalk.agents.baselines import configs as sb3
+from tokenwalk.agents.policy_gradient import config as policy_gradient
 from tokenwalk.agents.study.learned import MODELS
 from tokenwalk.agents.tabular.config import BACKUPS, Backup, QLearningConfig
 from tokenwalk.agents.tabular.defaults import default_config as tabular_default
@@ -11,7 +12,8 @@ from tokenwalk.envs.registration import resolve_id
 
 TABULAR: tuple[str, ...] = BACKUPS
 SB3 = sb3.AGENTS
-AGENTS = (*TABULAR, *SB3, "exact", "random")
+LANGUAGE = policy_gradient.AGENTS
+AGENTS = (*TABULAR, *SB3, *LANGUAGE, "exact", "random")
 
 
 def check_agent(agent: str) -> str:
@@ -27,6 +29,8 @@ def config_type(agent: str) -> type[Any] | None:
     """Return the dataclass that ``agent`` is told, or None where there is nothing to tell."""
     if agent in TABULAR:
         return QLearningConfig
+    if agent in LANGUAGE:
+        return type(policy_gradient.default_config(agent))
     return type(sb3.default_config(agent, "")) if agent in SB3 else None
 
 
@@ -35,6 +39,8 @@ def default_config(agent: str, env: str) -> Any:
     env_id = resolve_id(env)
     if agent in TABULAR:
         return tabular_default(env_id, cast(Backup, agent))[0]
+    if agent in LANGUAGE:
+        return policy_gradient.default_config(agent)
     return sb3.default_config(agent, env_id) if agent in SB3 else None
 
 
@@ -43,4 +49,6 @@ def default_steps(agent: str, env: str) -> int:
     env_id = resolve_id(env)
     if agent in TABULAR:
         return tabular_default(env_id, cast(Backup, agent))[1]
+    if agent in LANGUAGE:
+        return policy_gradient.default_steps(agent, env_id)
     return sb3.default_steps(agent, env_id) if agent in SB3 else 0

@@ -12,10 +12,10 @@ from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import reference_policy
 from tokenwalk.agents.exact.token_policy import Policy, reference_on_tokens, table_policy
 from tokenwalk.agents.runs.checkpoint import DamagedFileError, read_arrays, write_arrays
-from tokenwalk.agents.study.budgets import SB3, TABULAR, check_agent
+from tokenwalk.agents.study.budgets import LANGUAGE, SB3, TABULAR, check_agent, config_type
 from tokenwalk.agents.study.problem import Problem
 from tokenwalk.agents.study.rollout import Actor, RandomActor, TableActor, TokenActor, play
-from tokenwalk.agents.study.scoring import Score, score_episodes, score_exactly, score_tokens_policy
+from tokenwalk.agents.study.scoring import Charge, Score, score_episodes, score_exactly, score_tokens_policy
 from tokenwalk.agents.study.terms import TermMeter, mean_terms
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.q_learning import QLearning
@@ -36,6 +36,10 @@ class Learner(Protocol):
 
     runs: int
     can_resume: bool
+
+    @property
+    def charge(self) -> Charge | None:
+        """Return the KL that the scored policy pays while it learns; None: none."""
 
     @property
     def steps(self) -> int:
@@ -77,6 +81,10 @@ def build_learner(
         )
     if agent in SB3:
         return SB3Learner(agent, problem, config, seed=seed, threads=threads)
+    if agent in LANGUAGE:
+        from tokenwalk.agents.study.language_learner import LanguageLearner
+
+        return LanguageLearner(agent, problem, config, seed=seed, threads=threads)
     return ExactLearner(problem) if agent == "exact" else RandomLearner(problem)
 
 
@@ -93,6 +101,13 @@ def load_learner(folder: Path, request: Mapping[str, Any], problem: Problem) -> 
             return TabularLearner(problem, tabular, find_walk(problem, tabular.config))
         if agent in SB3:
             return SB3Learner(agent, problem, None, seed=0, threads=1, model_file=folder / MODEL_FILE)
+        if agent in LANGUAGE:
+            from tokenwalk.agents.study.language_learner import LanguageLearner
+
+            kind = config_type(agent)
+            assert kind is not None
+            config = kind(**request["config"])
+            return LanguageLearner(agent, problem, config, seed=request["seed"], threads=1, folder=folder)
         if agent == "exact":
             return ExactLearner(problem, read_arrays(folder / POLICY_FILE)[0]["policy"])
     except FileNotFoundError as error:
@@ -106,7 +121,7 @@ def score_learner(problem: Problem, learner: Learner, seed: int, episodes: int =
     if policies is not None and problem.mdp is not None:
         return score_exactly(problem, policies)
     if problem.tokens is not None:
-        return score_tokens_policy(problem, learner.token_policy(0), seed)
+        return score_tokens_policy(problem, learner.token_policy(0), seed, charge=learner.charge)
     actor = learner.actor(0, np.random.default_rng(seed))
     return score_episodes(problem, list(play(problem.make_to_play(), actor, episodes, seed)))
 
@@ -118,7 +133,7 @@ class TabularLearner:
     sees the ids themselves, each text a row of its own.
     """
 
-    can_resume = True
+    can_resume, charge = True, None
 
     def __init__(self, problem: Problem, agent: QLearning, walk: "Walk | None") -> None:
         self._problem, self._agent, self._walk = problem, agent, walk
@@ -269,7 +284,7 @@ def play_table(problem: Problem, policy: FloatArray, rng: np.random.Generator) -
 class RandomLearner:
     """The reference policy, or chance where none is known: the lower end of every scale. It has nothing to learn."""
 
-    runs, can_resume, steps = 1, False, 0
+    runs, can_resume, steps, charge = 1, False, 0, None
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -305,7 +320,7 @@ class RandomLearner:
 class ExactLearner:
     """The optimum of what is paid, over the environment's own horizon (infinite and discounted where it has none)."""
 
-    runs, can_resume, steps = 1, False, 0
+    runs, can_resume, steps, charge = 1, False, 0, None
 
     def __init__(self, problem: Problem, policy: FloatArray | None = None) -> None:
         if problem.mdp is None:
@@ -348,7 +363,7 @@ class ExactLearner:
 class SB3Learner:
     """PPO, A2C, DQN or MaskablePPO. torch and SB3 are imported here, when one is asked for."""
 
-    runs, can_resume = 1, False
+    runs, can_resume, charge = 1, False, None
 
     def __init__(
         self,

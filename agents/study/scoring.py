@@ -7,14 +7,45 @@ from typing import Any
 import numpy as np
 
 from tokenwalk.agents.exact.bellman import NoFiniteAnswerError
+from tokenwalk.agents.exact.completions import MAX_PREFIXES
 from tokenwalk.agents.exact.evaluation import evaluate, regret_against
-from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
+from tokenwalk.agents.exact.token_evaluation import SAMPLES, evaluate_tokens
 from tokenwalk.agents.exact.token_policy import Policy
 from tokenwalk.agents.study.problem import Problem
 from tokenwalk.agents.study.rollout import Episode, mean_and_interval
 from tokenwalk.envs.transition import FloatArray
 
 Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A KL that a policy pays while it learns.
+
+    Attributes:
+        kl_coef: the price of a nat.
+        reference: whom the KL is to; None: the task's own reference policy.
+        optimum: the largest return less that price of any policy, exact; None where it is not known.
+    """
+
+    kl_coef: float
+    reference: Policy | None
+    optimum: float | None
+
+
+@dataclass(frozen=True)
+class Regularized:
+    """What is paid less what the KL costs; nats of whole completions.
+
+    Attributes:
+        return_: that. optimal: the largest there is, exact; None where it is not known.
+        kl: to whom it is charged. entropy: of the completions, given their prompts.
+    """
+
+    return_: float
+    optimal: float | None
+    kl: float
+    entropy: float
 
 
 @dataclass(frozen=True)
@@ -32,6 +63,7 @@ class Score:
         normalized: mean of (gold - reference) / (optimum - reference); None where a line is missing.
         terms: of a token task: what each source gives to a completion, under "reward/NAME", and where it is paid, times
             its weight, under "reward/NAME/weighted".
+        regularized: of a policy that pays for its KL.
     """
 
     return_: float | None
@@ -43,6 +75,7 @@ class Score:
     note: str | None
     normalized: float | None
     terms: Mapping[str, float] = field(default_factory=dict)
+    regularized: Regularized | None = None
 
     def as_metrics(self) -> dict[str, float]:
         """Return the figures that exist under the tags of every chart."""
@@ -52,6 +85,14 @@ class Score:
             "eval/proxy": self.proxy,
             "eval/normalized_score": self.normalized,
         }
+        if self.regularized is not None:
+            tags |= {
+                "eval/regularized_return": self.regularized.return_,
+                "eval/kl": self.regularized.kl,
+                "eval/entropy": self.regularized.entropy,
+            }
+            if self.regularized.optimal is not None:
+                tags["eval/regret"] = self.regularized.optimal - self.regularized.return_
         if self.interval is not None and np.isfinite(self.interval).all():
             tags |= {"eval/return_low": self.interval[0], "eval/return_high": self.interval[1]}
         return {tag: value for tag, value in tags.items() if value is not None} | {
@@ -106,8 +147,21 @@ def _terms(problem: Problem, returns: Mapping[str, float]) -> dict[str, float]:
     return {f"reward/{name}": value for name, value in returns.items()} | weighted
 
 
-def score_tokens_policy(problem: Problem, policy: Policy, seed: int = 0) -> Score:
+def score_tokens_policy(
+    problem: Problem,
+    policy: Policy,
+    seed: int = 0,
+    *,
+    charge: Charge | None = None,
+    limit: int = MAX_PREFIXES,
+    samples: int = SAMPLES,
+) -> Score:
     """Return the score of any policy over tokens: exact on its tables or on the prefix tree, else estimated.
+
+    Args:
+        problem: a token task. policy: on it. seed: of an estimate.
+        charge: the KL that it pays; None: none.
+        limit, samples: as ``evaluate_tokens``.
 
     Raises:
         ValueError: ``problem`` is no token task.
@@ -115,7 +169,14 @@ def score_tokens_policy(problem: Problem, policy: Policy, seed: int = 0) -> Scor
     if problem.tokens is None:
         raise ValueError(f"{problem.env_id} is no token task")
     found = evaluate_tokens(
-        problem.tokens, policy, optimum=problem.lines.optimal_paid, rng=np.random.default_rng(seed)
+        problem.tokens,
+        policy,
+        kl_coef=charge.kl_coef if charge else 0.0,
+        optimum=charge.optimum if charge else problem.lines.optimal_paid,
+        reference=charge.reference if charge else None,
+        limit=limit,
+        samples=samples,
+        rng=np.random.default_rng(seed),
     )
     return Score(
         return_=found.paid,
@@ -127,6 +188,9 @@ def score_tokens_policy(problem: Problem, policy: Policy, seed: int = 0) -> Scor
         note=problem.lines.note,
         normalized=problem.lines.normalized_score(found.gold),
         terms=_terms(problem, found.returns),
+        regularized=Regularized(found.regularized_return, found.optimum, found.kl, found.entropy)
+        if charge
+        else None,
     )
 
 
@@ -147,7 +211,7 @@ def score_episodes(problem: Problem, episodes: Sequence[Episode]) -> Score:
 
 
 def summary_of(problem: Problem, score: Score) -> dict[str, Any]:
-    """Return the figures of every summary: return, gold, proxy, the two lines, the normalised score, exact."""
+    """Return the figures of every summary; of a policy that pays for its KL, what is left and the most that can be."""
     return {
         "return": score.return_,
         "gold": score.gold,
@@ -155,6 +219,15 @@ def summary_of(problem: Problem, score: Score) -> dict[str, Any]:
         "optimal_return": problem.lines.optimal_return,
         "reference_return": problem.lines.reference_return,
         "normalized_score": score.normalized,
+        **(
+            {
+                "regularized_return": score.regularized.return_,
+                "optimal_regularized": score.regularized.optimal,
+                "kl": score.regularized.kl,
+            }
+            if score.regularized
+            else {}
+        ),
         "exact": score.exact,
         "interval": list(score.interval) if score.interval else None,
         "note": score.note,

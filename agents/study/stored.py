@@ -17,6 +17,7 @@ from tokenwalk.envs.rewards.source import Source
 from tokenwalk.envs.tasks import Task
 
 FILE = "completions.jsonl"
+SHOWN = 8  # of which a person reads a sample
 COUNT = 200  # completions that a training run stores
 
 
@@ -28,6 +29,15 @@ def policy_of(problem: Problem, learner: Learner, run: int = 0) -> Policy:
     if policies is None or problem.tokens is None:
         return learner.token_policy(run)
     return table_policy(problem.tokens, policies[run])
+
+
+def sample_texts(problem: Problem, learner: Learner, seed: int, count: int = SHOWN) -> str:
+    """Return ``count`` completions of the scored policy of run 0, each after its prompt, as a Markdown list."""
+    assert problem.tokens is not None
+    task = problem.tokens.task
+    found = sample_completions(task, policy_of(problem, learner), count, np.random.default_rng(seed))
+    texts = zip(found.prompt.tolist(), found.texts(task), strict=True)
+    return "\n".join(f"- `{task.prompts[prompt]}{text}`" for prompt, text in texts)
 
 
 def write_completions(run: Path, problem: Problem, learner: Learner, seed: int, count: int = COUNT) -> None:

@@ -8,16 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenwalk.agents.backprop.descent import NonFiniteLossError
 from tokenwalk.agents.baselines.configs import caveat
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.tracking import Tracker
-from tokenwalk.agents.study.budgets import SB3, check_agent, default_config, default_steps
+from tokenwalk.agents.study.budgets import LANGUAGE, SB3, check_agent, default_config, default_steps
 from tokenwalk.agents.study.learned import MODELS
 from tokenwalk.agents.study.learners import Learner, build_learner, load_learner, score_learner
 from tokenwalk.agents.study.problem import Problem, open_problem
 from tokenwalk.agents.study.requests import keep_sources, reopen_problem
 from tokenwalk.agents.study.scoring import summary_of
-from tokenwalk.agents.study.stored import write_completions
+from tokenwalk.agents.study.stored import sample_texts, write_completions
 from tokenwalk.envs.lanes import check_seed
 from tokenwalk.envs.rewards.source import SourceContractError
 
@@ -67,10 +68,10 @@ def train(
         on_progress: called some times a second.
 
     Returns:
-        The keys agent, env, steps, seconds, return, gold, proxy, optimal_return, reference_return, normalized_score,
-        exact, interval, note, caveat (what an SB3 agent optimises other than the exact answers), runs, interrupted,
-        run_dir. Ctrl-C ends the training early, with what was learned saved
-        and ``interrupted`` true.
+        The keys agent, env, steps, seconds, return, gold, proxy, optimal_return, reference_return, normalized_score, those
+        of a language model (regularized_return, optimal_regularized, kl), exact, interval, note, caveat (what an SB3 agent
+        optimises other than the exact answers), runs, interrupted, run_dir. Ctrl-C ends the training early, with what was
+        learned saved and ``interrupted`` true.
 
     Raises:
         ValueError: an unknown name, a number out of range, spaces that the agent cannot take, a folder that exists.
@@ -139,6 +140,9 @@ def _carry_on(
     except SourceContractError as error:
         learner.save(folder.path)
         raise _logged(folder, error) from error
+    except NonFiniteLossError as error:
+        learner.save(folder.path)
+        raise NonFiniteLossError(f"{error}; they are in {folder.path}", error.update, error.model) from error
 
 
 def _learn(
@@ -165,6 +169,8 @@ def _learn(
             metrics = {**metrics, **_anneal(problem, learner, taken / steps if steps else 1.0)}
             seen.update(metrics)
             tracker.log(step, metrics)
+            if "eval/exact" in metrics and request["agent"] in LANGUAGE:
+                tracker.log_text(step, "samples", sample_texts(problem, learner, int(request["seed"])))
             if time.perf_counter() - saved > SAVE_EVERY:
                 learner.save(folder.path)
                 saved = time.perf_counter()

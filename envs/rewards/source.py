@@ -255,9 +255,19 @@ def score_tokens(
 def _score_prefixes(
     source: Source, prompt: TokenArray, completion: TokenArray, length: TokenArray, vocabulary: Vocabulary
 ) -> FloatArray:
-    """Return the scores of every prefix by a source that is no machine, float64 [B, H]."""
+    """Return the scores of every prefix by a source that is no machine, float64 [B, H].
+
+    One that is paid at the end is asked once, for all the completions that have one.
+    """
     horizon = completion.shape[1]
     rewards = np.zeros(completion.shape)
+    if source.paid == "end":
+        at = np.maximum(length, 1) - 1  # the place of the last token
+        ended = (completion[np.arange(len(at)), at] == vocabulary.eos) | (length == horizon)
+        rows = np.flatnonzero(ended & (length > 0))
+        batch = TokenBatch(prompt[rows], completion[rows], length[rows], np.ones(len(rows), dtype=np.bool_))
+        rewards[rows, at[rows]] = score_strictly(source, batch, vocabulary)
+        return rewards
     for time in range(horizon):
         rows = np.flatnonzero(length > time)
         prefix = np.full((len(rows), horizon), vocabulary.pad, dtype=completion.dtype)

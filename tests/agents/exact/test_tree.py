@@ -285,3 +285,32 @@ def test_bad_numbers_are_refused(arguments: dict[str, float], message: str) -> N
     model = model_of(find_task("Flattery"))
     with pytest.raises(ValueError, match=message):
         evaluate_tokens(model, Unfolded(reference_on_tokens(model.task)), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_kl_may_be_to_any_policy_and_its_optimum_is_the_free_energy(seed: int) -> None:
+    task = random_task(seed)
+    model = TokenModel(task, compose(task, "gold"))
+    own = optimal_value(model, kl_coef=0.4)
+    assert optimal_value(model, kl_coef=0.4, reference=reference_on_tokens(task)) == pytest.approx(own)
+    other = exact_policy(model, solve(model.tabular_mdp(), {"gold": 1.0}, discount=1.0, kl_coef=0.7))
+    every = enumerate_completions(task)
+    logs = log_prob_of(task, other, every)
+    paid = every.scores(task, [model.composition.gold])["gold"]
+    value = 0.0
+    for prompt in np.unique(every.prompt):
+        rows = every.prompt == prompt
+        value += task.prompt_weights[prompt] * 0.4 * np.log(np.exp(paid[rows] / 0.4 + logs[rows]).sum())
+    found = optimal_value(model, kl_coef=0.4, reference=other)
+    assert found == pytest.approx(value)
+    assert found != pytest.approx(own)
+    reached = evaluate_tokens(model, other, kl_coef=0.4, reference=other)
+    assert reached.kl == pytest.approx(0.0, abs=1e-12)
+    assert reached.optimum == pytest.approx(value)
+    assert optimal_value(model, kl_coef=0.4, reference=other, limit=1) is None
+    drawn = evaluate_tokens(
+        model, other, kl_coef=0.4, reference=reference_on_tokens(task), limit=1, samples=4_000
+    )
+    low, high = drawn.intervals["kl"]
+    exact = evaluate_tokens(model, other).kl
+    assert low - (high - low) < exact < high + (high - low)

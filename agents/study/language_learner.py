@@ -1,0 +1,277 @@
+"""REINFORCE, RLOO, GRPO, PPO and fine-tuning of a language model, as learners: where it begins, and what it is worth."""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokenwalk.agents.backprop.configs import TrainingConfig, default_training
+from tokenwalk.agents.backprop.lm import TokenLM, fresh_lm, is_independent, pretrain, reference_lm
+from tokenwalk.agents.exact.completions import sample_completions
+from tokenwalk.agents.exact.dynamic_programming import solve
+from tokenwalk.agents.exact.token_policy import Policy, exact_policy
+from tokenwalk.agents.exact.tree import exact_tables, optimal_value
+from tokenwalk.agents.policy_gradient.config import BeginningConfig, FineTuningConfig, check_groups
+from tokenwalk.agents.policy_gradient.trainer import PolicyGradient
+from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.study.problem import Problem
+from tokenwalk.agents.study.rollout import Actor, TokenActor
+from tokenwalk.agents.study.scoring import Charge, Score, score_tokens_policy
+from tokenwalk.envs.tasks import Task
+from tokenwalk.envs.token_model import TokenModel, compose
+from tokenwalk.envs.transition import FloatArray
+
+MODEL_FILE, START_FILE = "model.safetensors", "start.safetensors"
+LIVE_PREFIXES = 20_000  # of a tree that is evaluated along the way; above, LIVE_SAMPLES are drawn
+LIVE_SAMPLES = 1_000
+LOOKS = 20  # at a fine-tuning
+
+
+class LanguageLearner:
+    """A language model on a token task.
+
+    Args:
+        agent: a name of ``policy_gradient.config.AGENTS``.
+        problem: a token task.
+        config: the agent's.
+        seed: of the model, of what it writes, and of an estimate.
+        threads: of torch.
+        folder: of a run that holds the trained model; None: it begins anew.
+
+    Raises:
+        ValueError: no token task, another observation, a group of one, a device that is not there, a ``model`` that is no
+            run of a language model. ForeignTextError: one of another vocabulary or length.
+        DamagedFileError: a model file that is torn. FileNotFoundError: there is none.
+    """
+
+    runs, can_resume = 1, False
+
+    def __init__(
+        self,
+        agent: str,
+        problem: Problem,
+        config: Any,
+        *,
+        seed: int,
+        threads: int,
+        folder: Path | None = None,
+    ) -> None:
+        if problem.tokens is None:
+            raise ValueError(
+                f"{agent} writes tokens and {problem.env_id} is no token task: see tokenwalk envs"
+            )
+        if problem.env_args.get("observation", "tokens") != "tokens":
+            raise ValueError(f"{agent} reads tokens: leave --observation out")
+        check_groups(agent, config)
+        torch.set_num_threads(threads)
+        self._agent, self._problem, self._config, self._seed = agent, problem, config, seed
+        self._task = problem.tokens.task
+        self._device = find_device(config.device if folder is None else "cpu")
+        self._env: Any = None
+        self._start: TokenLM | None = None
+        self._lm: TokenLM | None = None
+        self._charge: Charge | None = None
+        self.steps = 0
+        if folder is not None:
+            self._lm = self._load(folder / MODEL_FILE)
+            self._start = self._load(folder / START_FILE) if self._to_model else None
+        elif config.model is not None:
+            self._lm = self._load(language_model_file(Path(config.model)))
+        self._weights: dict[str, float] = {}
+
+    @property
+    def _to_model(self) -> bool:
+        return getattr(self._config, "kl_to", "reference") == "model"
+
+    @property
+    def lm(self) -> TokenLM:
+        """Return the model as it stands; of an agent that has not begun, where it would begin."""
+        if self._lm is None:
+            self._lm = begin(self._task, self._config, self._device, self._seed)
+        return self._lm
+
+    @property
+    def charge(self) -> Charge:
+        """Return the KL that it pays, with the best that is to be had, where that is exact."""
+        if self._charge is None:
+            assert self._problem.tokens is not None
+            start = (self._start or self.lm) if self._to_model else None
+            optimum = optimal_value(self._problem.tokens, kl_coef=self._config.kl_coef, reference=start)
+            self._charge = Charge(self._config.kl_coef, start, optimum)
+        return self._charge
+
+    def learn(self, steps: int, report: Any) -> None:
+        """Write, or read, ``steps`` tokens and learn; ``report`` gets the score before the first and now and then."""
+        report(0, {})  # it is under way, though a model may be pre-trained first
+        lm = self.lm
+        if self._to_model:
+            self._start = replace(lm, network=copy.deepcopy(lm.network).requires_grad_(False))
+        score = self._look()
+        report(0, {**score.as_metrics(), **score.terms})
+        if isinstance(self._config, FineTuningConfig):
+            return self._fine_tune(self._config, steps, report)
+        self._env = self._problem.make(observation="tokens").unwrapped
+        for name, weight in self._weights.items():
+            self._env.set_weight(name, weight)
+        agent: Any = self._agent
+        learner = PolicyGradient(lm, self._env.model, agent, self._config, seed=self._seed)
+
+        def on_update(written: int, figures: Mapping[str, float]) -> None:
+            self.steps = written
+            report(written, figures)
+
+        return learner.learn(steps, on_update, lambda: self._look().as_metrics())
+
+    def _look(self) -> Score:
+        """Return the score along the way: exact on a small tree, else from few samples."""
+        return score_tokens_policy(
+            self._problem,
+            self.lm,
+            self._seed + self.steps,  # an estimate of its own each time
+            charge=self.charge,
+            limit=LIVE_PREFIXES,
+            samples=LIVE_SAMPLES,
+        )
+
+    def _fine_tune(self, config: FineTuningConfig, steps: int, report: Any) -> None:
+        """Learn from samples of the best policy by gold at the config's price of a nat."""
+        texts = sample_completions(
+            self._task,
+            best_by_gold(self._task, config.kl_coef),
+            config.texts,
+            np.random.default_rng(self._seed),
+        )
+        per_update = min(config.batch_size, len(texts)) * float(texts.length.mean())
+        updates = max(1, round(steps / per_update))
+        training = TrainingConfig(
+            updates=updates,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            evaluate_every=max(1, updates // LOOKS),
+            seed=self._seed,
+        )
+        looked: dict[str, float] = {}
+
+        def on_progress(update: int, figures: Mapping[str, float]) -> None:
+            self.steps = round(update * per_update)
+            seen = {tag.replace("eval/loss", "train/held_out_loss"): value for tag, value in figures.items()}
+            report(self.steps, {**seen, **looked})
+            looked.clear()
+
+        def on_look(_number: int, _lm: TokenLM) -> None:
+            looked.update(self._look().as_metrics())
+
+        if steps == 0:
+            return
+        _, trained = pretrain(
+            self._task,
+            config.network,
+            training,
+            texts=texts,
+            lm=self.lm,
+            on_progress=on_progress,
+            on_look=on_look,
+        )
+        self.steps = round(trained.updates * per_update)
+        if trained.interrupted:
+            raise KeyboardInterrupt
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Give the paid source ``name`` another weight from the next update on."""
+        self._weights[name] = weight
+        if self._env is not None:
+            self._env.set_weight(name, weight)
+
+    def policies(self) -> FloatArray | None:
+        """Return None: it is a policy over tokens."""
+        return None
+
+    def token_policy(self, run: int) -> Policy:
+        """Return the model."""
+        return self.lm
+
+    def actor(self, run: int, rng: np.random.Generator) -> Actor:
+        """Return an actor that draws from the model."""
+        return TokenActor(self.lm, self._task, rng)
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors, and the frozen start where the KL is to that."""
+        if self._lm is None:  # interrupted before there was one
+            return
+        about = {
+            "agent": self._agent,
+            "seed": self._seed,
+            "config": asdict(self._config),
+            "steps": self.steps,
+        }
+        saved = replace(self._lm, about={**self._lm.about, **json.loads(json.dumps(about))})
+        saved.save(folder / MODEL_FILE)
+        if self._start is not None and not (folder / START_FILE).exists():
+            self._start.save(folder / START_FILE)
+
+    def _load(self, path: Path) -> TokenLM:
+        lm = TokenLM.load(path, self._task)
+        lm.network.to(self._device)
+        return lm
+
+
+def language_model_file(run: Path) -> Path:
+    """Return the model's file of a run of ``tokenwalk train lm``, or of a language model's agent.
+
+    Raises:
+        RunFolderError: no run. ValueError: one of another agent.
+    """
+    agent = RunFolder.open(run).config["agent"]
+    path = run / MODEL_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{run} is a run of {agent}, which holds no language model: give one of tokenwalk train lm, or of an agent that "
+            "is one"
+        )
+    return path
+
+
+def begin(task: Task, config: BeginningConfig, device: torch.device, seed: int) -> TokenLM:
+    """Return a model of the reference policy: given to it where that draws tokens independently, else pre-trained."""
+    if is_independent(task):
+        lm = reference_lm(task, config.network, seed)
+        lm.network.to(device)
+        return lm
+    lm = fresh_lm(task, config.network, seed)
+    lm.network.to(device)
+    lm, trained = pretrain(task, config.network, default_training(config.network, seed), lm=lm)
+    if trained.interrupted:
+        raise KeyboardInterrupt
+    return lm
+
+
+def best_by_gold(task: Task, kl_coef: float) -> Policy:
+    """Return the policy that is best by gold at that price of a nat, exactly.
+
+    Raises:
+        TreeTooLargeError: a gold that is no machine, and too many completions.
+    """
+    model = TokenModel(task, compose(task, "gold"))
+    tables = exact_tables(model)
+    return exact_policy(model, solve(tables.mdp, {"gold": 1.0}, discount=1.0, kl_coef=kl_coef))
+
+
+def find_device(name: str) -> torch.device:
+    """Return torch's device of that name.
+
+    Raises:
+        ValueError: no such device, or one that is not there.
+    """
+    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device is {name!r}: give one of {', '.join(there)}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device is {name!r}, which is not there: give one of {', '.join(there)}")
+    return device

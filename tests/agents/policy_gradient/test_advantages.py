@@ -1,0 +1,101 @@
+"""Advantages by their definitions, one completion at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from tokenwalk.agents.policy_gradient.advantages import (
+    dead_groups,
+    generalized,
+    group_centred,
+    group_standardized,
+    leave_one_out,
+    to_go,
+)
+
+REWARDS = torch.tensor(np.random.default_rng(0).normal(size=(5, 4)))
+
+
+def test_leaving_one_out_is_the_mean_of_the_others_that_still_write() -> None:
+    rng = np.random.default_rng(2)
+    length = rng.integers(1, 5, size=(5, 4))
+    length[0] = [4, 2, 2, 1]  # at times 2 and 3 the first writes alone
+    written = torch.tensor(np.arange(4) < length[:, :, None])
+    returns = torch.tensor(rng.normal(size=(5, 4, 4))) * written
+    found = leave_one_out(returns, written)
+    for group, one, time in np.ndindex(5, 4, 4):
+        others = [other for other in range(4) if other != one]
+        writing = [float(returns[group, other, time]) for other in others if written[group, other, time]]
+        baseline = np.mean(writing or [float(returns[group, other, 0]) for other in others])
+        expected = float(returns[group, one, time]) - baseline if written[group, one, time] else 0.0
+        assert float(found[group, one, time]) == pytest.approx(expected)
+
+
+def whole(rewards: torch.Tensor) -> torch.Tensor:
+    """Return RLOO's advantages of completions of one token."""
+    return leave_one_out(rewards[:, :, None], torch.ones(*rewards.shape, 1, dtype=torch.bool))[:, :, 0]
+
+
+def test_a_mean_with_oneself_in_it_has_the_same_direction_and_less_of_it() -> None:
+    assert torch.allclose(group_centred(REWARDS), whole(REWARDS) * 3 / 4)
+
+
+def test_what_is_paid_at_the_end_of_texts_of_all_lengths_teaches_nothing_where_it_is_the_same() -> None:
+    written = torch.tensor(np.arange(4) < np.array([4, 2, 2, 1, 3])[:, None])[None]
+    for value in (0.1, 1 / 3, -7.7):
+        assert not leave_one_out(value * written, written).any()
+    returns = 0.1 * written
+    returns[0, 1] *= 2
+    assert leave_one_out(returns, written)[0, 1, :2].all()
+
+
+def test_standardised_groups_have_spread_one() -> None:
+    found = group_standardized(REWARDS, epsilon=0.0)
+    assert torch.allclose(found.square().mean(dim=1), torch.ones(5, dtype=torch.float64))
+    assert torch.allclose(found.mean(dim=1), torch.zeros(5, dtype=torch.float64), atol=1e-12)
+
+
+@pytest.mark.parametrize("of", [whole, group_standardized, group_centred])
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7.7, 0.0])
+def test_a_group_that_is_all_paid_the_same_teaches_exactly_nothing(of: object, value: float) -> None:
+    assert callable(of)
+    for dtype in (torch.float32, torch.float64):
+        rewards = torch.full((2, 7), value, dtype=dtype)  # whose mean is not always the value: rounding
+        rewards[1, 3] += 1
+        found = of(rewards)
+        assert not found[0].any()
+        assert found[1].any()
+        assert torch.isfinite(found).all()
+
+
+def test_dead_groups_are_counted_for_each_time_apart() -> None:
+    rewards = torch.zeros(2, 3, 2)
+    rewards[0, 1, 0] = 1
+    assert dead_groups(rewards).tolist() == [[False, True], [True, True]]
+
+
+def test_rewards_to_go_are_sums_from_each_token_on() -> None:
+    assert to_go(torch.tensor([[1.0, 2.0, 4.0]])).tolist() == [[7.0, 6.0, 4.0]]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.95, 1.0])
+def test_generalised_advantages_are_their_defining_sum(decay: float) -> None:
+    rng = np.random.default_rng(1)
+    length, horizon = [4, 2, 1], 4
+    written = torch.tensor([[time < n for time in range(horizon)] for n in length])
+    rewards = torch.tensor(rng.normal(size=(3, 4))) * written
+    values = torch.tensor(rng.normal(size=(3, 4)))
+    found = generalized(rewards, values, written, decay)
+    for row, n in enumerate(length):
+        after = [*values[row, 1:n].tolist(), 0.0]  # the end of the task is worth nothing
+        delta = [float(rewards[row, t]) + after[t] - float(values[row, t]) for t in range(n)]
+        for time in range(n):
+            want = sum(decay**k * delta[time + k] for k in range(n - time))
+            assert float(found[row, time]) == pytest.approx(want)
+        assert not found[row, n:].any()
+
+
+def test_without_decay_they_are_the_whole_return_less_the_value() -> None:
+    rewards, values = torch.rand(2, 5), torch.rand(2, 5)
+    written = torch.ones(2, 5, dtype=torch.bool)
+    assert torch.allclose(generalized(rewards, values, written, 1.0), to_go(rewards) - values, atol=1e-6)

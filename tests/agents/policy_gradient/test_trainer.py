@@ -1,0 +1,218 @@
+"""The one loop: what it writes, learns and refuses."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_tasks import random_task
+
+from tokenwalk.agents.backprop.configs import LMConfig
+from tokenwalk.agents.backprop.descent import NonFiniteLossError
+from tokenwalk.agents.backprop.lm import TokenLM, fresh_lm, reference_lm
+from tokenwalk.agents.exact.completions import Completions, log_prob_of
+from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
+from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.exact.tree import optimal_value
+from tokenwalk.agents.policy_gradient.config import ALGORITHMS, Algorithm, PolicyGradientConfig
+from tokenwalk.agents.policy_gradient.trainer import PolicyGradient
+from tokenwalk.envs.reference import ReferencePolicy
+from tokenwalk.envs.rewards.function import FunctionSource
+from tokenwalk.envs.tasks import Task, find_task
+from tokenwalk.envs.token_model import TokenModel, compose
+
+FLATTERY = find_task("Flattery")
+MODEL = TokenModel(FLATTERY, compose(FLATTERY, "gold"))
+SMALL = LMConfig(n_layers=1, n_heads=2, width=16)
+
+
+def learner(
+    algorithm: Algorithm = "rloo",
+    model: TokenModel = MODEL,
+    lm: TokenLM | None = None,
+    seed: int = 0,
+    **fields: Any,
+) -> PolicyGradient:
+    config = PolicyGradientConfig(**{"learning_rate": 3e-3, **fields})
+    lm = reference_lm(model.task, SMALL, seed=0) if lm is None else lm
+    return PolicyGradient(lm, model, algorithm, config, seed=seed)
+
+
+def share(found: PolicyGradient) -> float:
+    """Return how far the model is from the reference policy to the exact regularised optimum."""
+    kl_coef = found.config.kl_coef
+    optimum = optimal_value(found.model, kl_coef=kl_coef)
+    assert optimum is not None
+    low = evaluate_tokens(
+        found.model, reference_on_tokens(found.model.task), kl_coef=kl_coef, optimum=optimum
+    )
+    reached = evaluate_tokens(found.model, found.lm, kl_coef=kl_coef, optimum=optimum)
+    assert reached.exact
+    return (reached.regularized_return - low.regularized_return) / (optimum - low.regularized_return)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_climbs_most_of_the_way_within_seconds(algorithm: Algorithm) -> None:
+    found = learner(algorithm, epochs=2 if algorithm == "ppo-lm" else 1)
+    assert share(found) == pytest.approx(0.0, abs=1e-4)
+    found.learn(120_000, lambda steps, figures: None)
+    assert share(found) > 0.8
+
+
+def test_the_broken_twin_that_hardly_moves_its_parameters_learns_nothing() -> None:
+    found = learner(learning_rate=1e-9)
+    found.learn(30_000, lambda steps, figures: None)
+    assert share(found) < 0.05
+
+
+def test_a_group_after_each_prompt_and_what_was_written_is_what_is_learned_from() -> None:
+    task = find_task("Arithmetic")
+    model = TokenModel(task, compose(task, "gold"))
+    found = learner(model=model, groups=6, group_size=4)
+    rollout = found.write()
+    prompts = rollout.prompt.view(6, 4)
+    assert (prompts == prompts[:, :1]).all()
+    written = Completions(
+        rollout.prompt.numpy(),
+        rollout.tokens.numpy(),
+        rollout.written.sum(dim=1).numpy(),
+        np.zeros(24),
+        np.zeros(24),
+    )
+    assert rollout.log_probs.sum(dim=1).numpy() == pytest.approx(
+        log_prob_of(task, found.lm, written), abs=1e-4
+    )
+    reference = log_prob_of(task, reference_on_tokens(task), written)
+    assert rollout.reference.sum(dim=1).numpy() == pytest.approx(reference, abs=1e-4)
+    assert not rollout.log_probs[~rollout.written].any()
+    assert (rollout.ids[:, found.lm.first :] == rollout.tokens).all()
+
+
+def test_the_kl_is_nothing_at_the_beginning_and_is_the_logged_one() -> None:
+    seen: list[float] = []
+    found = learner(groups=4, group_size=4)
+    found.learn(600, lambda steps, figures: seen.append(figures["train/kl"]))
+    assert seen[0] == pytest.approx(0.0, abs=1e-5)
+    other = learner(groups=4, group_size=4, kl_to="model")
+    other.learn(20, lambda steps, figures: seen.append(figures["train/kl"]))
+    assert seen[-1] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_model_and_torchs_own_generator_is_left_alone() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        found = learner("ppo-lm", seed=seed, groups=4, group_size=4)
+        found.learn(500, lambda steps, figures: None)
+        return torch.nn.utils.parameters_to_vector(found.lm.network.parameters()).detach()
+
+    state = torch.random.get_rng_state()
+    first = weights(0)
+    assert (torch.random.get_rng_state() == state).all()
+    torch.manual_seed(99)
+    assert (first == weights(0)).all()
+    assert not (first == weights(1)).all()
+
+
+def test_where_every_completion_is_paid_the_same_nothing_is_learned() -> None:
+    source = FunctionSource("same", lambda text: 0.1, FLATTERY.vocabulary, 0.0, 1.0)
+    model = TokenModel(FLATTERY, compose(FLATTERY, [(source, 1.0)]))
+    for algorithm, fields in (("rloo", {}), ("grpo", {}), ("grpo", {"normalization": "constant"})):
+        found = learner(algorithm, model, kl_coef=0.0, **fields)  # type: ignore[arg-type]
+        rollout = found.write()
+        paid = replace(rollout, scored=replace(rollout.scored, reward=at_the_end(rollout.written)))
+        before = [one.detach().clone() for one in found.lm.network.parameters()]
+        figures = found.update(paid)
+        assert figures["train/dead_groups"] == 1.0
+        assert figures["train/gradient_norm"] == 0.0
+        assert all((one == old).all() for one, old in zip(found.lm.network.parameters(), before, strict=True))
+
+
+def at_the_end(written: torch.Tensor) -> torch.Tensor:
+    """Return 0.1 for the last token of each completion, as the source pays it."""
+    last = written.sum(dim=1) - 1
+    return torch.zeros(written.shape).scatter(1, last[:, None], 0.1)
+
+
+def test_shaping_is_a_constant_for_methods_that_compare_whole_completions() -> None:
+    plain, shaped = learner("grpo"), learner("grpo")
+    rollout = plain.write()
+    potential = torch.rand(rollout.tokens.shape) * rollout.written
+    following = torch.zeros_like(potential)
+    following[:, :-1] = potential[:, 1:]
+    potential[:, 0] = following.new_tensor(0.7)  # of the beginning, the same for all
+    moved = replace(
+        rollout,
+        scored=replace(
+            rollout.scored, reward=rollout.scored.reward + (following - potential) * rollout.written
+        ),
+    )
+    one, _ = plain.advantages(rollout, plain.rewards(rollout))
+    other, _ = shaped.advantages(moved, shaped.rewards(moved))
+    assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_a_group_of_one_is_refused_before_anything_is_written() -> None:
+    with pytest.raises(ValueError, match="group_size is 1"):
+        learner("rloo", group_size=1)
+    learner("reinforce", groups=8, group_size=1).write()
+
+
+def test_a_reference_that_never_writes_a_token_makes_the_kl_infinite_and_is_refused() -> None:
+    task = FLATTERY
+    probability = task.reference.probability.copy()
+    probability[0, 0], probability[0, 1] = 0.0, probability[0, :2].sum()
+    never = replace(
+        task, reference=ReferencePolicy(task.reference.next_context, probability, task.reference.start)
+    )
+    model = TokenModel(never, compose(never, "gold"))
+    lm = fresh_lm(never, SMALL, seed=0)
+    with pytest.raises(ValueError, match="never writes token 0 in context 0, so the KL is infinite"):
+        learner(model=model, lm=lm)
+    learner(model=model, lm=lm, kl_coef=0.0)
+    learner(model=model, lm=lm, kl_to="model")
+
+
+def test_a_loss_that_is_not_finite_stops_it_by_update_and_batch_with_the_last_good_parameters() -> None:
+    found = learner(groups=4, group_size=4, evaluate_every=1)
+    found.learn(50, lambda steps, figures: None)
+    good = [one.detach().clone() for one in found.lm.network.parameters()]
+    rollout = found.write()
+    reward = rollout.scored.reward.clone()
+    reward[0, 0] = math.inf
+    with pytest.raises(
+        NonFiniteLossError, match=rf"at update {found.updates + 1}, of 16 completions, the first \['"
+    ):
+        found.update(replace(rollout, scored=replace(rollout.scored, reward=reward)))
+    assert all((one == old).all() for one, old in zip(found.lm.network.parameters(), good, strict=True))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_masks_and_prompts_are_kept_to_while_learning(seed: int) -> None:
+    task: Task = random_task(seed)
+    model = TokenModel(task, compose(task, "gold"))
+    found = learner(model=model, lm=fresh_lm(task, SMALL, seed=0), kl_coef=0.0, groups=8, group_size=8)
+    before = evaluate_tokens(model, found.lm).gold
+    found.learn(6_000, lambda steps, figures: None)
+    after = evaluate_tokens(model, found.lm)
+    optimum = optimal_value(model)
+    assert optimum is not None
+    assert after.gold - before >= 0.5 * (optimum - before) - 1e-9
+
+
+def test_evaluations_are_asked_for_now_and_then_and_at_the_end_and_their_time_is_logged() -> None:
+    asked: list[int] = []
+    logged: list[dict[str, float]] = []
+    found = learner(groups=4, group_size=4, evaluate_every=3)
+
+    def evaluate() -> dict[str, float]:
+        asked.append(found.updates)
+        return {"eval/gold": 1.0}
+
+    found.learn(500, lambda steps, figures: logged.append(dict(figures)), evaluate)
+    assert asked[:2] == [3, 6]
+    assert asked[-1] == found.updates
+    with_evaluation = [figures for figures in logged if "eval/gold" in figures]
+    assert len(with_evaluation) == len(asked)
+    assert all(figures["time/evaluation_seconds"] >= 0 for figures in with_evaluation)
+    assert logged[-1]["train/learning_rate"] < logged[0]["train/learning_rate"]

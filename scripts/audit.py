@@ -1,5 +1,6 @@
 """``tokenwalk audit WHAT``: what an optimiser would really do with it, the exploit first."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,25 @@ class RewardArguments:
     """texts that a search may score, about"""
     self_test: bool = False
     """audit built-in rewards, clean, exploitable and broken, and say whether each is found out"""
+    json: bool = False
+    """print one JSON object"""
+
+
+@dataclass(frozen=True)
+class KlArguments:
+    """Compare what a language model's agent climbs, with its KL where it is charged, with the exact gradient of reward
+    less kl_coef times the KL, which enumeration gives on a small task.
+
+    The exit code is 0 where the choice climbs what is meant, 1 where it does not."""
+
+    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[TASK]")] = "Flattery"
+    """a token task of few texts"""
+    agent: Annotated[str, tyro.conf.arg(metavar="AGENT")] = "rloo"
+    """reinforce, rloo, grpo or ppo-lm"""
+    updates: Annotated[int, tyro.conf.arg(metavar="N")] = 100
+    """updates to sample, of each agent"""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """of the model and the samples"""
     json: bool = False
     """print one JSON object"""
 
@@ -92,9 +112,68 @@ def _audit_reward(argv: Sequence[str]) -> int:
     return EXIT_CODES[report["verdict"]]
 
 
+def _audit_kl(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk audit kl``."""
+    from tokenwalk.agents.policy_gradient.config import ALGORITHMS, PolicyGradientConfig
+    from tokenwalk.agents.study.auditing.estimators import SMALL, Choice, audit_kl
+
+    asked = dataclasses.make_dataclass(
+        "AuditKlArguments",
+        [
+            ("request", KlArguments),
+            ("config", PolicyGradientConfig, SMALL),
+        ],
+        namespace={"__doc__": KlArguments.__doc__},
+        frozen=True,
+    )
+    parsed: Any = parse(asked, "audit kl", argv)
+    arguments = parsed.request
+    if arguments.agent not in ALGORITHMS:
+        raise ValueError(f"agent is {arguments.agent!r}: give one of {', '.join(ALGORITHMS)}")
+    from tokenwalk.envs.tasks import find_task
+
+    choice = Choice(arguments.agent, parsed.config, arguments.seed, arguments.updates)
+    with _progress() as told:
+        report = audit_kl(find_task(arguments.env), choice, told)
+    if arguments.json:
+        print_json(report)
+    else:
+        _show_kl(report)
+    return 0 if report["verdict"] != "turned" else 1
+
+
+def _show_kl(report: dict[str, Any]) -> None:
+    """Print an audit of a KL for a person."""
+    print(
+        f"{report['task']}, a model {report['kl']:.3g} nats from the reference policy ({report['model']}), kl_coef "
+        f"{report['kl_coef']:g}"
+    )
+    columns = ("placement", "relative_error", "cosine", "scale", "optimizes")
+    if report["placements"]:
+        rows = [_rounded(row, columns) for row in report["placements"]]
+        print_table(columns, rows, title="the KL's gradient, by where it is charged: exact, by enumeration")
+    figures = ("agent", "normalization", "kl", "relative_error", "sampling_error", "bias", "cosine", "scale")
+    rows = [_rounded(row, figures) for row in (*report["estimators"], report["choice"])]
+    rows[-1][0] = f"your choice: {rows[-1][0]}"
+    print_table(figures, rows, title="the whole gradient, by agent: sampled")
+    said = {
+        "unbiased": "climbs what is meant: what is missing, sampling explains",
+        "shorter": "climbs in the right direction, at another length, which the learning rate makes good",
+        "turned": "does not climb what is meant",
+    }
+    chosen = report["choice"]
+    print(f"{chosen['agent']} with {chosen['kl']} {said[report['verdict']]}")
+
+
+def _rounded(row: dict[str, Any], columns: Sequence[str]) -> list[Any]:
+    """Return the row's figures to three digits."""
+    return [f"{row[c]:.3g}" if isinstance(row[c], float) else row[c] for c in columns]
+
+
 # What can be audited: a purpose for the listing, and what runs it.
 AUDITS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    "reward": ("what an optimiser of a reward would write, and which cheats it pays", _audit_reward)
+    "reward": ("what an optimiser of a reward would write, and which cheats it pays", _audit_reward),
+    "kl": ("what a policy gradient and its KL really climb, against the exact gradient", _audit_kl),
 }
 
 

@@ -1,5 +1,6 @@
 """What the language model's learners are told, and what suits an environment. Loads no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,6 +16,15 @@ Placement = Literal[
 ]
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 FALLEN = 0.5  # share of the training after which the price of a nat stays
+OPTIMIZES: Mapping[Placement, str] = {  # what each really climbs: FORMULAS, and audit kl
+    "k1-in-reward": "reward - KL, as meant",
+    "k2-loss": "reward - KL, as meant",
+    "k1-loss": "reward alone: its expected gradient is nothing",
+    "k2-token-loss": "a KL that does not see what a token leads to",
+    "full-loss": "a KL that does not see what a token leads to",
+    "k3-token-loss": "nearly a forward KL, and blind to what a token leads to",
+    "k3-in-reward": "the right figure with another gradient",
+}
 Normalization = Literal["length", "constant"]
 Anchor = Literal["reference", "model"]
 

@@ -25,6 +25,8 @@ class EvaluateArguments:
     reward: Rewards = field(default_factory=list)
     """score the completions that the run stored by this source: gold, proxy, a RUN of a learned reward,
     FILE.py:FUNCTION; may be repeated"""
+    best_of: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """say what the best of N completions, by what is paid, earns: exactly where that is possible, and drawn"""
     seed: int = 0
     """of the played episodes"""
     json: bool = False
@@ -46,12 +48,17 @@ def main(argv: Sequence[str]) -> int:
         trajectories=arguments.trajectories,
         seed=arguments.seed,
         reward=arguments.reward,
+        best_of=arguments.best_of,
     )
     if arguments.json:
         print_json(report)
         return 0
-    stored = report.pop("stored", None)
+    stored, best_of = report.pop("stored", None), report.pop("best_of", None)
     print_summary(report)
+    if best_of:
+        figures = ("return", "gold", "proxy", "kl", "bound", "interval")
+        laws = [(law, *map(best_of[law].get, figures)) for law in ("exact", "drawn") if best_of[law]]
+        print_table(("law", *figures), laws, title=f"the best of {best_of['n']}, by what is paid")
     if stored:
         columns = ("mean", "interval", "low", "high")
         rows = [(name, *(figures[column] for column in columns)) for name, figures in stored.items()]
@@ -64,7 +71,7 @@ def _evaluate_model(arguments: EvaluateArguments) -> int:
     from tokenwalk.agents.runs.folder import RunFolder
     from tokenwalk.agents.study.teaching import evaluate_model
 
-    if arguments.episodes or arguments.trajectories or arguments.reward:
+    if arguments.episodes or arguments.trajectories or arguments.reward or arguments.best_of:
         raise ValueError(
             f"{arguments.run} is a run of a model that plays nothing: leave the other options out"
         )

@@ -1,4 +1,4 @@
-"""Best of n: of n completions that the reference policy writes, the one that is paid best; exact law, KL and returns.
+"""Best of n: of n completions that a policy writes, mostly the reference, the one that is paid best; exact law and KL.
 
 Per prompt, with ties at random: pi_n(y) = pi_ref(y) / pi_ref(tie set of y) * (F(r)^n - F(r-)^n), where F is the
 distribution function of the pay r(y) under pi_ref. Within a tie set pi_n / pi_ref is constant, so the levels of pay
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenwalk.agents.exact.agreement import tied_levels
-from tokenwalk.agents.exact.completions import MAX_PREFIXES
+from tokenwalk.agents.exact.completions import MAX_PREFIXES, enumerate_completions
 from tokenwalk.agents.exact.evaluation import reference_policy
+from tokenwalk.agents.exact.token_policy import Policy
 from tokenwalk.agents.exact.tree import exact_tables, paid_weights
 from tokenwalk.envs.tabular import TabularMDP
 from tokenwalk.envs.token_model import TokenModel
@@ -42,7 +43,7 @@ class TooManyLevelsError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ReturnLaw:
-    """The distribution of the pay under the reference policy after one prompt, in L levels.
+    """The distribution of the pay under the policy that writes after one prompt, in L levels.
 
     Attributes:
         weight: of this prompt, or of all the prompts whose law this is.
@@ -63,7 +64,7 @@ class BestOfN:
 
     Attributes:
         n: completions that are drawn.
-        kl: to the reference policy, in nats.
+        kl: to the policy that they are drawn from, in nats.
         bound: log n - (n - 1) / n, which the KL never exceeds; it reaches it where there are no ties.
         paid: expected pay of the chosen completion.
         returns: its expected return by each source, by name.
@@ -82,7 +83,7 @@ def best_of_n(laws: Sequence[ReturnLaw], n: int) -> BestOfN:
     Raises:
         ValueError: an n below 1.
     """
-    _check_n(n)
+    check_n(n)
     kl, paid, returns = 0.0, 0.0, dict.fromkeys(laws[0].returns, 0.0)
     for law in laws:
         chosen = _chosen(law.probability, n)
@@ -106,7 +107,7 @@ def best_of_n_probability(probability: FloatArray, paid: FloatArray, n: int) -> 
     Raises:
         ValueError: an n below 1, shapes that disagree, or probabilities that do not sum to 1.
     """
-    _check_n(n)
+    check_n(n)
     if probability.shape != paid.shape or (probability < 0).any() or not abs(probability.sum() - 1) <= 1e-9:
         raise ValueError(
             f"probability {probability.shape} sums to {probability.sum()} and paid has shape {paid.shape}: give one of "
@@ -119,7 +120,7 @@ def best_of_n_probability(probability: FloatArray, paid: FloatArray, n: int) -> 
     return chosen
 
 
-def _check_n(n: int) -> None:
+def check_n(n: int) -> None:
     """Raise ValueError unless ``n`` is an integer of 1 or more."""
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f"n is {n!r}: give an integer of 1 or more")
@@ -172,6 +173,29 @@ def return_laws(model: TokenModel, *, limit: int = MAX_ROWS, prefixes: int = MAX
             raise TooManyLevelsError(model.task.name, rows, int(tied_levels(front.paid).max()) + 1, limit)
     every = _concatenate(ended).merged()
     return [_law(mdp, every[every.start == start], int(start), pay) for start in np.unique(every.start)]
+
+
+def policy_laws(model: TokenModel, policy: Policy, *, limit: int = MAX_PREFIXES) -> list[ReturnLaw]:
+    """Return the law of the pay after each prompt under any policy, from all the completions that it writes.
+
+    Raises:
+        TreeTooLargeError: they have more than ``limit`` prefixes.
+    """
+    every = enumerate_completions(model.task, policy, limit=limit)
+    scores = every.scores(model.task, model.composition.sources)
+    weights = paid_weights(model.composition)
+    paid = sum((weight * scores[name] for name, weight in weights.items()), np.zeros(len(every)))
+    laws = []
+    for prompt in np.unique(every.prompt):
+        rows = np.flatnonzero((every.prompt == prompt) & (every.log_prob > -np.inf))
+        probability, level = np.exp(every.log_prob[rows]), tied_levels(paid[rows])
+        mass = np.bincount(level, probability)
+        returns = {
+            name: np.bincount(level, probability * table[rows]) / mass for name, table in scores.items()
+        }
+        means = np.bincount(level, probability * paid[rows]) / mass
+        laws.append(ReturnLaw(float(model.task.prompt_weights[prompt]), mass / mass.sum(), means, returns))
+    return laws
 
 
 @dataclass(frozen=True, eq=False)

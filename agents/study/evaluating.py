@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from tokenwalk.agents.runs.folder import RunFolder
-from tokenwalk.agents.study.learners import EPISODES, load_learner, score_learner
+from tokenwalk.agents.study.best_of import best_of as best_of_run
+from tokenwalk.agents.study.learners import EPISODES, Learner, load_learner, score_learner
 from tokenwalk.agents.study.problem import Problem
 from tokenwalk.agents.study.requests import reopen_problem
 from tokenwalk.agents.study.rollout import Episode, play, write_trajectories
 from tokenwalk.agents.study.scoring import score_episodes, summary_of
 from tokenwalk.agents.study.sources import Named, named_source
-from tokenwalk.agents.study.stored import read_completions, score_stored
+from tokenwalk.agents.study.stored import policy_of, read_completions, score_stored
 from tokenwalk.envs.lanes import check_seed
 
 
@@ -25,6 +26,7 @@ def evaluate_run(
     trajectories: Path | None = None,
     seed: int = 0,
     reward: Sequence[str] = (),
+    best_of: int | None = None,
 ) -> dict[str, Any]:
     """Return the score of the run's agent, with the keys of a training summary and ``estimate``.
 
@@ -32,10 +34,11 @@ def evaluate_run(
     episodes, return and its 95 % interval from episodes played by run 0: 200 of them where there are no tables or
     ``trajectories`` asks for them and ``episodes`` does not say otherwise. ``stored`` (there only with ``reward``) holds,
     for each source that ``reward`` names, what it says of the completions that the run stored when it ended; nothing is
-    written again.
+    written again. ``best_of`` (there only where it is asked for) holds what the best of so many completions earns, see
+    ``best_of.best_of``.
 
     Raises:
-        ValueError: no run, a damaged one, or fewer than 1 episode.
+        ValueError: no run, a damaged one, fewer than 1 episode, or the best of several where there are no texts.
     """
     started = time.perf_counter()
     check_seed(seed)
@@ -67,8 +70,15 @@ def evaluate_run(
         "estimate": {"episodes": estimate.episodes, "return": estimate.return_, "interval": estimate.interval}
         if estimate
         else None,
+        **({"best_of": _best_of(problem, learner, best_of, seed)} if best_of is not None else {}),
         **({"stored": _score_again(folder.path, problem, reward)} if reward else {}),
     }
+
+
+def _best_of(problem: Problem, learner: Learner, n: int, seed: int) -> dict[str, Any]:
+    if problem.tokens is None:
+        raise ValueError(f"{problem.env_id} is no token task: there are no texts to choose the best of")
+    return best_of_run(problem.tokens, policy_of(problem, learner), n, seed)
 
 
 def _score_again(run: Path, problem: Problem, reward: Sequence[str]) -> dict[str, Any]:

@@ -14,11 +14,14 @@ from tokenwalk.agents.exact.best_of_n import (
     TooManyLevelsError,
     best_of_n,
     best_of_n_probability,
+    policy_laws,
     return_laws,
 )
 from tokenwalk.agents.exact.completions import enumerate_completions, sample_completions
+from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
-from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
+from tokenwalk.agents.exact.token_policy import exact_policy, reference_on_tokens
 from tokenwalk.agents.exact.tree import optimal_value
 from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.tasks import find_task
@@ -177,3 +180,18 @@ def test_probabilities_that_are_none_are_refused() -> None:
     for probability in (np.array([0.5, 0.4]), np.array([1.5, -0.5]), np.array([np.nan, 1.0]), np.ones(1)):
         with pytest.raises(ValueError, match="probabilities that sum to 1"):
             best_of_n_probability(probability, np.zeros(2), 3)
+
+
+@given(seeds, st.sampled_from([1, 3, 50]))
+@settings(max_examples=15)
+def test_the_best_of_any_policy_is_that_of_its_listed_completions(seed: int, n: int) -> None:
+    task = random_task(seed)
+    model = TokenModel(task, compose(task, "proxy"))
+    own = best_of_n(policy_laws(model, reference_on_tokens(task)), n)
+    known = best_of_n(return_laws(model), n)
+    assert (own.kl, own.paid) == pytest.approx((known.kl, known.paid), abs=1e-9)
+    assert own.returns["gold"] == pytest.approx(known.returns["gold"], abs=1e-9)
+    other = exact_policy(model, solve(model.tabular_mdp(), {"proxy": 1.0}, discount=1.0, kl_coef=0.8))
+    laws = policy_laws(model, other)
+    assert best_of_n(laws, 1).paid == pytest.approx(evaluate_tokens(model, other).paid)
+    assert sum(law.weight for law in laws) == pytest.approx(1.0)

@@ -39,11 +39,10 @@ def main(argv: Sequence[str]) -> int:
     columns = ("kl_coef", "kl", "proxy", "gold", "best_gold")
     rows = list(zip(*(report[column] for column in columns), strict=True))
     print_table(columns, rows[:: max(1, len(rows) // _ROWS)], title=f"{len(rows)} exact optima, some of them")
-    best = report["best_of_n"]
-    names = ("n", "kl", "bound", "proxy", "gold")
-    print_table(
-        names, list(zip(*(best[name] for name in names), strict=True))[::2], title="best of n by the proxy"
-    )
+    if best := report["best_of_n"]:
+        names = ("n", "kl", "bound", "proxy", "gold")
+        rows = list(zip(*(best[name] for name in names), strict=True))
+        print_table(names, rows[::2], title="best of n by the proxy")
     print(report["sentence"])
     if arguments.out:
         print(f"drawn: {arguments.out}")

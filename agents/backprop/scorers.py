@@ -142,6 +142,26 @@ class Ensemble:
             found = [member(ids, length).double().numpy() for member in self.members]
         return np.stack(found)
 
+    def linear_weights(self) -> tuple[FloatArray, FloatArray, float] | None:
+        """Return what each token [V + 1], and each after each [V + 1, V + 1], adds to the score, and the score of nothing.
+
+        None where the score is no sum of such: of Transformers, and of the least of several.
+        """
+        linear = [member for member in self.members if isinstance(member, LinearScorer)]
+        if len(linear) < len(self.members) or (self.combine == "min" and len(linear) > 1):
+            return None
+        centre, spread = self.calibration.T
+        share = 1.0 / (spread * len(linear))
+        size = linear[0].size
+        parts = [
+            (one.alone.detach().double().numpy(), one.following.detach().double().numpy()) for one in linear
+        ]
+        alone = sum((part * weight for (part, _), weight in zip(parts, share, strict=True)), np.zeros(size))
+        following = sum(
+            (part * weight for (_, part), weight in zip(parts, share, strict=True)), np.zeros(size**2)
+        )
+        return alone, following.reshape(size, size), -float((centre * share).sum())
+
     def __call__(self, batch: TokenBatch) -> FloatArray:
         """Return the combined score of each text, float64 [B]."""
         centre, spread = self.calibration.T[:, :, None]

@@ -165,7 +165,8 @@ def markdown(claims: list[Claim]) -> str:
     lines = [
         "# Claims, as measured",
         "",
-        "Written by `make claims`; every figure is exact for the policy that was learned, except where it says from how many texts it is estimated. Seconds are of this machine.",
+        "Written by `make claims`; every figure is exact for the policy that was learned, or says from how many texts it is",
+        "estimated. Seconds are of this machine.",
         "",
         "| agent | environment | what is measured | runs | steps of each | seconds | measured | at least | score |",
         "|---|---|---|---|---|---|---|---|---|",

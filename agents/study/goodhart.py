@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tokenwalk.agents.exact.best_of_n import best_of_n, return_laws
+from tokenwalk.agents.exact.best_of_n import TooManyLevelsError, best_of_n, return_laws
 from tokenwalk.agents.exact.frontier import Fit, fit_best_of_n, fit_rl, trace_frontier
 from tokenwalk.agents.exact.tree import exact_tables
 from tokenwalk.agents.study.problem import Problem, open_problem
+from tokenwalk.envs.token_model import TokenModel
 
 COMPLETIONS = [2**power for power in range(17)]  # of best-of-n
 
@@ -21,7 +22,8 @@ def goodhart_report(env: str, reward: Sequence[str] = ()) -> dict[str, Any]:
 
     The arrays kl_coef, kl, proxy, gold and best_gold have one length. ``peak`` is where gold is largest, ``sentence``
     says it in words, ``fit`` holds Gao, Schulman and Hilton's form for RL fitted to the path (alpha, beta, peak_kl,
-    residual), ``best_of_n`` the exact law of best-of-n by the proxy with its own fit.
+    residual), ``best_of_n`` the exact law of best-of-n by the proxy with its own fit (None where its pay takes too
+    many values).
 
     Raises:
         ValueError: an environment that is no token task, has no proxy, or has no exact answer.
@@ -36,12 +38,6 @@ def goodhart_report(env: str, reward: Sequence[str] = ()) -> dict[str, Any]:
     problem = open_problem(env, reward=reward or ["proxy"])
     assert problem.tokens is not None
     path = trace_frontier(exact_tables(problem.tokens))
-    laws = return_laws(problem.tokens)
-    chosen = [best_of_n(laws, n) for n in COMPLETIONS]
-    chosen_kl, chosen_gold = (
-        np.array([one.kl for one in chosen]),
-        np.array([one.returns["gold"] for one in chosen]),
-    )
     fit = fit_rl(path.kl[path.spaced], path.gold[path.spaced] - path.reference_gold)
     d = np.sqrt(path.kl)
     return {
@@ -60,17 +56,28 @@ def goodhart_report(env: str, reward: Sequence[str] = ()) -> dict[str, Any]:
             "kl": path.kl.tolist(),
             "gold": (path.reference_gold + d * (fit.alpha - fit.beta * np.log(d))).tolist(),
         },
-        "best_of_n": {
-            "n": COMPLETIONS,
-            "kl": chosen_kl.tolist(),
-            "bound": [one.bound for one in chosen],
-            "proxy": [one.paid for one in chosen],
-            "gold": chosen_gold.tolist(),
-            "fit": _fit_report(fit_best_of_n(chosen_kl, chosen_gold - path.reference_gold)),
-        },
+        "best_of_n": _best_of_n(problem.tokens, path.reference_gold),
         "sentence": _sentence(problem, path.peak.kl, path.peak.gold),
         "exact": True,
         "seconds": time.perf_counter() - started,
+    }
+
+
+def _best_of_n(model: TokenModel, reference_gold: float) -> dict[str, Any] | None:
+    """Return the exact law of best-of-n with its fit; None where the pay takes too many values."""
+    try:
+        laws = return_laws(model)
+    except TooManyLevelsError:
+        return None
+    chosen = [best_of_n(laws, n) for n in COMPLETIONS]
+    kl, gold = (np.array(one) for one in ([c.kl for c in chosen], [c.returns["gold"] for c in chosen]))
+    return {
+        "n": COMPLETIONS,
+        "kl": kl.tolist(),
+        "bound": [one.bound for one in chosen],
+        "proxy": [one.paid for one in chosen],
+        "gold": gold.tolist(),
+        "fit": _fit_report(fit_best_of_n(kl, gold - reference_gold)),
     }
 
 

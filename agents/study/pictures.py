@@ -23,9 +23,9 @@ def draw_goodhart(report: Mapping[str, Any], path: Path) -> None:
     axes.plot(kl, report["proxy"], color=ORANGE, linestyle="--", label="proxy: what is paid")
     axes.plot(kl, report["gold"], color=BLUE, linewidth=2.2, label="gold: what it is worth")
     axes.plot(kl, report["best_gold"], color=GREEN, linestyle="-.", label="best gold at equal KL")
-    best = report["best_of_n"]
-    dots: dict[str, Any] = {"color": PURPLE, "marker": "o", "markersize": 4, "linestyle": ":"}
-    axes.plot(best["kl"], best["gold"], label="best of n by the proxy", **dots)
+    if best := report["best_of_n"]:
+        dots: dict[str, Any] = {"color": PURPLE, "marker": "o", "markersize": 4, "linestyle": ":"}
+        axes.plot(best["kl"], best["gold"], label="best of n by the proxy", **dots)
     thin: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (1, 2))}
     axes.plot(report["fit"]["kl"], report["fit"]["gold"], label="gold, fitted: d (a - b log d)", **thin)
     axes.plot([peak["kl"]], [peak["gold"]], color=BLUE, marker="v", markersize=9)

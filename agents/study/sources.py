@@ -14,6 +14,7 @@ from tokenwalk.agents.exact.unfolding import unfolded
 from tokenwalk.agents.study.learned import load_learned, load_potential
 from tokenwalk.envs.loading import is_place, load_from_file
 from tokenwalk.envs.rewards.function import FunctionPotential, FunctionSource
+from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.rewards.potentials import (
     AutomatonPotential,
     RememberedPotential,
@@ -79,7 +80,7 @@ class Named:
 @dataclass(frozen=True)
 class PaidSource:
     """A source that is paid. ``learning``, with ``weight``, is what learners meet; ``scoring``, with ``final``, what they
-    are scored by: the same reward, as a machine where the task is small."""
+    are scored by: the same reward, as a machine where the task is small or the reward is one at any length."""
 
     learning: Source
     scoring: Source
@@ -100,7 +101,9 @@ def paid_sources(texts: Iterable[str], task: Task, *, limit: int = MAX_PREFIXES)
         if named.annealed and isinstance(source, MachineSource):
             raise ValueError(f"{named.name!r} is a machine, whose weight stays: give one number")
         learning = source if named.annealed else exact
-        found.append(PaidSource(learning, exact, named.weight, named.final))
+        # What pays at the end stays so for learners, though a machine would pay the same sum token by token.
+        machine = source.as_machine(task) if exact is source and isinstance(source, LearnedSource) else None
+        found.append(PaidSource(learning, machine or exact, named.weight, named.final))
     return found
 
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tokenwalk.envs.rewards.source import TokenBatch
+from tokenwalk.envs.rewards.source import MachineSource, TokenBatch
+from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.transition import FloatArray
 
 ROWS_AT_ONCE = 512  # texts that a network scores in one go: more would leave the processor's cache
@@ -56,6 +57,10 @@ class LearnedSource:
             rows = slice(first, first + ROWS_AT_ONCE)
             raw[rows] = self.scorer(batch[rows])
         return self.mean + self.scale * (raw - self.centre)
+
+    def as_machine(self, task: Task) -> MachineSource | None:
+        """Return the machine of few states that pays the same for every completion; None where no such is known."""
+        return None
 
     def value(self, batch: TokenBatch) -> FloatArray:
         """Return the same number for unfinished texts, float64 [B]: as a potential."""

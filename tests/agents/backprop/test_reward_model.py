@@ -1,5 +1,6 @@
 """Learned rewards against their exact answers: the convex optimum, gold itself, the value of the writer."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,18 @@ from tokenwalk.agents.backprop.preferences import Preferences, encode_completion
 from tokenwalk.agents.backprop.reward_model import RewardModel, reference_completions, train_reward_model
 from tokenwalk.agents.backprop.scorers import ForeignTextError, LinearScorer, TextShape, TransformerScorer
 from tokenwalk.agents.exact.agreement import correlation, gold_of_argmax, mean_and_spread, pair_accuracy
-from tokenwalk.agents.exact.completions import concatenate, enumerate_completions, log_prob_of
+from tokenwalk.agents.exact.completions import (
+    concatenate,
+    enumerate_completions,
+    log_prob_of,
+    sample_completions,
+)
 from tokenwalk.agents.exact.dynamic_programming import evaluate_policy
 from tokenwalk.agents.exact.evaluation import reference_policy
+from tokenwalk.agents.exact.token_policy import reference_on_tokens
 from tokenwalk.agents.exact.unfolding import unfolded
 from tokenwalk.agents.runs.checkpoint import DamagedFileError, DamagedFileWarning
+from tokenwalk.envs.rewards.builders import token_weights
 from tokenwalk.envs.rewards.source import TokenBatch, score_strictly, score_tokens
 from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import TokenModel, compose
@@ -354,3 +362,38 @@ def test_a_transformers_log_probability_is_a_reward() -> None:
 def test_a_field_out_of_range_is_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RewardModelConfig(**fields)
+
+
+def prompted_task() -> Task:
+    """Return a task with prompts whose last token matters to who scores what follows it."""
+    task = find_task("Arithmetic")
+    return replace(task, gold=token_weights(np.linspace(-1, 1, task.vocabulary.size)))
+
+
+@pytest.mark.parametrize(
+    ("task", "config"),
+    [
+        (FLATTERY, RewardModelConfig()),
+        (FLATTERY, RewardModelConfig(members=3, pairs=300)),
+        (prompted_task(), RewardModelConfig(pairs=300)),
+        (find_task("LengthBias"), RewardModelConfig()),
+    ],
+)
+def test_a_linear_reward_is_a_machine_at_any_length(task: Task, config: RewardModelConfig) -> None:
+    learned, _ = train_reward_model(Lesson(task, config), replace(QUICK, updates=50))
+    machine = learned.as_machine(task)
+    assert machine is not None
+    assert machine.machine.n_states <= 2 * (task.vocabulary.size + 1)
+    texts = sample_completions(task, reference_on_tokens(task), 200, np.random.default_rng(0))
+    assert texts.scores(task, [machine])["reward-model"] == pytest.approx(
+        texts.scores(task, [learned])["reward-model"], abs=1e-5
+    )
+
+
+def test_the_least_of_several_and_a_transformer_are_no_machine() -> None:
+    for config in (
+        RewardModelConfig(members=2, combine="min", pairs=100),
+        RewardModelConfig(scorer="transformer", width=16, n_layers=1, pairs=100),
+    ):
+        learned, _ = train_reward_model(Lesson(FLATTERY, config), replace(QUICK, updates=5))
+        assert learned.as_machine(FLATTERY) is None

@@ -11,7 +11,7 @@ import tyro
 from tokenwalk.scripts.console import note, parse, print_json, print_table
 from tokenwalk.scripts.main import run_command
 
-NAMES = ("password", "overoptimization")
+NAMES = ("password", "overoptimization", "policies", "sizes", "placements")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class StudiesArguments:
     """Measure the studies of docs/ again (minutes) and draw their pictures."""
 
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]")] = ()
-    """password, overoptimization (default: both)"""
+    """password, overoptimization, policies, sizes, placements (default: all)"""
     out: Path = Path("docs")
     """the folder of the pictures"""
     runs: int = 16
@@ -44,6 +44,12 @@ def main(argv: Sequence[str]) -> int:
         found["password"] = _password(arguments)
     if "overoptimization" in names:
         found["overoptimization"] = _overoptimization(arguments)
+    if "policies" in names:
+        found["policies"] = _policies(arguments)
+    if "sizes" in names:
+        found["sizes"] = _sizes(arguments)
+    if "placements" in names:
+        found["placements"] = _placements(arguments)
     if arguments.json:
         print_json(found)
     return 0
@@ -115,6 +121,70 @@ def _overoptimization(arguments: StudiesArguments) -> list[Any]:
             ],
             title="Flattery: gold of what is learned from a labeller who likes praise",
         )
+    return rows
+
+
+def _policies(arguments: StudiesArguments) -> list[Any]:
+    from tokenwalk.agents.study.pictures import draw_policies
+    from tokenwalk.agents.study.policies import measure
+
+    with TemporaryDirectory() as folder:
+        panels = measure(Path(folder), told=note)
+    draw_policies(panels, arguments.out / "policies.png")
+    if not arguments.json:
+        rows = [
+            (
+                panel["task"],
+                panel["reward"],
+                *(run[key] for key in ("kl_coef", "kl", "proxy", "gold", "seconds")),
+            )
+            for panel in panels
+            for run in panel["runs"]
+        ]
+        columns = ("task", "paid by", "kl_coef", "kl", "paid", "gold", "seconds")
+        print_table(columns, rows, title="policies trained by RLOO")
+        fits = [
+            (
+                panel["task"],
+                panel["reward"],
+                form,
+                *(fit[key] for key in ("alpha", "beta", "peak_kl", "residual")),
+            )
+            for panel in panels
+            for form, fit in panel["fits"].items()
+        ]
+        print_table(
+            ("task", "paid by", "form", "a", "b", "peak KL", "residual"), fits, title="fitted to their gold"
+        )
+    return panels
+
+
+def _sizes(arguments: StudiesArguments) -> list[Any]:
+    from tokenwalk.agents.study.language_studies import model_sizes
+    from tokenwalk.agents.study.pictures import draw_sizes
+
+    rows = [vars(one) for one in model_sizes(told=note)]
+    draw_sizes(rows, arguments.out / "sizes.png")
+    if not arguments.json:
+        columns = ("n_layers", "width", "parameters", "floor", "excess", "seconds")
+        print_table(
+            columns, [[row[column] for column in columns] for row in rows], title="Lexicon, pre-trained"
+        )
+    return rows
+
+
+def _placements(arguments: StudiesArguments) -> list[Any]:
+    from tokenwalk.agents.study.language_studies import kl_placements
+    from tokenwalk.agents.study.pictures import draw_placements
+
+    rows = [vars(one) for one in kl_placements(told=note)]
+    draw_placements(rows, arguments.out / "placements.png")
+    if not arguments.json:
+        shown = [
+            (row["placement"], row["seed"], row["regret"][len(row["regret"]) // 2], row["regret"][-1])
+            for row in rows
+        ]
+        print_table(("KL", "seed", "regret half way", "regret at the end"), shown, title="Flattery, RLOO")
     return rows
 
 

@@ -68,6 +68,25 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def install_beside(wheel: Path, install: Callable[..., Path]) -> Callable[..., Path]:
+    """Return a function that installs the wheel and a foreign package, with the pins of tests/NAME_constraints.txt first."""
+
+    def names(requirements: str) -> set[str]:
+        pins = (line.partition("==")[0] for line in requirements.splitlines() if "==" in line)
+        return {name.lower().replace("_", "-") for name in pins}
+
+    def beside(name: str, *wanted: str) -> Path:
+        theirs = (ROOT / "tests" / f"{name}_constraints.txt").read_text()
+        ours = (ROOT / "constraints.txt").read_text().splitlines()
+        constraints = wheel.parent / f"{name}_constraints.txt"
+        kept = [line for line in ours if not names(line) & names(theirs)]
+        constraints.write_text("\n".join([theirs, *kept]))
+        return install(wheel, *wanted, constraints=constraints)
+
+    return beside
+
+
+@pytest.fixture(scope="session")
 def base_python(wheel: Path, install: Callable[..., Path]) -> Path:
     """Return the Python of an environment that holds the wheel and its base dependencies, nothing else."""
     return install(wheel)

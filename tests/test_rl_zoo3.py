@@ -44,24 +44,10 @@ SHARED = [
 pytestmark = pytest.mark.slow
 
 
-def names(requirements: str) -> set[str]:
-    """Return the distributions that a constraints file pins."""
-    return {
-        line.partition("==")[0].lower().replace("_", "-")
-        for line in requirements.splitlines()
-        if "==" in line
-    }
-
-
 @pytest.fixture(scope="module")
-def zoo_python(wheel: Path, install: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def zoo_python(install_beside: Callable[..., Path]) -> Path:
     """Return the Python of an environment with the wheel and rl-zoo3, every version pinned."""
-    theirs = (TESTS / "rl_zoo3_constraints.txt").read_text()
-    ours = (TESTS.parent / "constraints.txt").read_text().splitlines()
-    kept = [line for line in ours if not names(line) & names(theirs)]
-    constraints = tmp_path_factory.mktemp("zoo") / "constraints.txt"
-    constraints.write_text("\n".join([theirs, *kept]))
-    return install(wheel, "rl_zoo3", constraints=constraints)
+    return install_beside("rl_zoo3", "rl_zoo3")
 
 
 def train(python: Path, folder: Path, env_id: str, evaluate_every: int) -> Path:

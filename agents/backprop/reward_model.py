@@ -29,10 +29,11 @@ from tokenwalk.agents.exact.token_policy import reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.runs.tensors import read_tensors, write_tensors
 from tokenwalk.envs.rewards.learned import LearnedSource
-from tokenwalk.envs.rewards.machine import RewardMachine
+from tokenwalk.envs.rewards.machine import RewardMachine, TokenArray
 from tokenwalk.envs.rewards.source import MachineSource
 from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.transition import FloatArray
+from tokenwalk.envs.vocabulary import Vocabulary
 
 KIND = "reward-model"
 SAMPLES = 10_000  # completions from which a task that is too large is judged
@@ -55,8 +56,8 @@ class RewardModel(LearnedSource):
         assert isinstance(self.scorer, Ensemble)
         return self.scorer
 
-    def as_machine(self, task: Task) -> MachineSource | None:
-        """Return the machine that pays the same for every completion, token by token; None where no machine does.
+    def as_machine(self, vocabulary: Vocabulary, horizon: int, prompts: TokenArray) -> MachineSource | None:
+        """Return the machine that pays the same for every completion, token by token; None where no such is known.
 
         A linear scorer, or the mean of several, knows only the last token: so it is exact at any length, as its own texts
         are too many to be listed.
@@ -65,21 +66,19 @@ class RewardModel(LearnedSource):
         if weights is None:
             return None
         alone, following, constant = weights
-        size, v = len(alone), task.vocabulary.size
+        size, v = len(alone), vocabulary.size
         token = self.scale * (alone[:v] + following[:, :v])  # [last token or padding, V]
         first = (
             token + self.mean + self.scale * (constant - self.centre)
         )  # the constant comes with the first token
-        last = (
-            task.prompt_ids[:, -1] if task.prompt_length else np.full(len(task.prompts), task.vocabulary.pad)
-        )
+        last = prompts[:, -1] if prompts.shape[1] else np.full(len(prompts), vocabulary.pad)
         machine = RewardMachine(
             np.tile(np.arange(v), (2 * size, 1)),
             np.concatenate([token, first]),
             np.zeros((2 * size, v)),
             size + np.asarray(last, dtype=np.int64),
         )
-        return MachineSource(self.name, machine, task.horizon, task.prompt_ids)
+        return MachineSource(self.name, machine, horizon, prompts)
 
     def save(self, path: Path) -> None:
         """Write the networks, how they are calibrated and what they were trained on, as safetensors."""

@@ -41,8 +41,99 @@ def draw_goodhart(report: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _figure(path: Path, columns: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
-    """Return a figure and its axes side by side. Raises ValueError for an ending that is no picture's."""
+def draw_policies(panels: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw trained policies on the exact gold-against-KL pictures of what they were paid by, a panel for each.
+
+    Args:
+        panels: of ``policies.measure``.
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: another ending. OSError: a place that cannot be written.
+    """
+    rows = -(-len(panels) // 2)
+    figure, every = _figure(path, 2, (11, 4.2 * rows), rows)
+    for axes, panel in zip(every, panels, strict=False):
+        report, runs = panel["report"], panel["runs"]
+        kl = [run["kl"] for run in runs]
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.plot(report["kl"], report["proxy"], color=ORANGE, linestyle="--", label="paid, exact path")
+        axes.plot(report["kl"], report["gold"], color=BLUE, linewidth=2, label="gold, exact path")
+        axes.plot(
+            report["kl"], report["best_gold"], color=GREEN, linestyle="-.", label="best gold at equal KL"
+        )
+        if best := report["best_of_n"]:
+            axes.plot(best["kl"], best["gold"], color=PURPLE, linestyle=":", label="gold, best of n")
+        axes.plot(
+            kl, [run["proxy"] for run in runs], "s", color=ORANGE, fillstyle="none", label="paid, trained"
+        )
+        axes.plot(
+            kl, [run["gold"] for run in runs], "o", color=BLUE, markersize=7, label="gold, trained by RLOO"
+        )
+        axes.set_xlim(0, 1.15 * max(kl))
+        seen = [place for place, far in enumerate(report["kl"]) if far <= 1.15 * max(kl)]
+        curves = (report[name][place] for name in ("proxy", "gold", "best_gold") for place in seen)
+        _bound(axes, [*curves, *(run[name] for run in runs for name in ("proxy", "gold"))])
+        axes.set_xlabel("KL from the reference policy (nats)")
+        axes.set_ylabel("return (reward per completion)")
+        axes.set_title(f"{panel['task']}, paid by {panel['reward']}")
+    every[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def draw_sizes(sizes: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the held-out loss of language models of several sizes by update, above the entropy rate of what they read.
+
+    Args:
+        sizes: of ``language_studies.Size``, as mappings.
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: another ending. OSError: a place that cannot be written.
+    """
+    figure, (axes,) = _figure(path, 1, (8, 4.5))
+    for one, color, style in zip(sizes, (GREEN, ORANGE, BLUE), (":", "--", "-"), strict=False):
+        label = f"{one['parameters']:,} parameters: {100 * one['excess']:.2f} % above the floor"
+        above = [loss - one["floor"] for loss in one["losses"]]
+        axes.plot(one["updates"], above, color=color, linestyle=style, marker="o", markersize=3, label=label)
+    axes.set_yscale("log")
+    axes.set_xlabel("updates (of 128 texts)")
+    axes.set_ylabel("held-out loss above the entropy rate (nats per token)")
+    axes.set_title(
+        f"Lexicon's reference policy, whose entropy rate is {sizes[0]['floor']:.4f} nats per token"
+    )
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def draw_placements(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the exact regret of runs whose KL is charged in different places.
+
+    Args:
+        runs: of ``language_studies.Charged``, as mappings.
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: another ending. OSError: a place that cannot be written.
+    """
+    figure, (axes,) = _figure(path, 1, (8, 4.5))
+    looks = zip((BLUE, GREEN, PURPLE, ORANGE), ("-", "--", "-.", ":"), strict=True)
+    styles = dict(zip(dict.fromkeys(run["placement"] for run in runs), looks, strict=False))
+    for run in runs:
+        color, style = styles[run["placement"]]
+        label = run["placement"] if run["seed"] == 0 else None
+        axes.plot(run["steps"], run["regret"], color=color, linestyle=style, label=label)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("tokens written")
+    axes.set_ylabel("exact regret (reward less kl_coef KL, per completion)")
+    axes.set_title("Flattery, RLOO: what the place of the KL leaves to be had")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def _figure(path: Path, columns: int, size: tuple[float, float], rows: int = 1) -> tuple[Any, Sequence[Any]]:
+    """Return a figure and its axes, row by row. Raises ValueError for an ending that is no picture's."""
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"{path} ends in {path.suffix!r}: name a .png, .svg or .pdf file")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -50,7 +141,7 @@ def _figure(path: Path, columns: int, size: tuple[float, float]) -> tuple[Any, S
 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
 
 def draw_password(conditions: Sequence[Mapping[str, Any]], path: Path) -> None:

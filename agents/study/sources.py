@@ -102,7 +102,9 @@ def paid_sources(texts: Iterable[str], task: Task, *, limit: int = MAX_PREFIXES)
             raise ValueError(f"{named.name!r} is a machine, whose weight stays: give one number")
         learning = source if named.annealed else exact
         # What pays at the end stays so for learners, though a machine would pay the same sum token by token.
-        machine = source.as_machine(task) if exact is source and isinstance(source, LearnedSource) else None
+        machine = None
+        if exact is source and isinstance(source, LearnedSource):
+            machine = source.as_machine(task.vocabulary, task.horizon, task.prompt_ids)
         found.append(PaidSource(learning, machine or exact, named.weight, named.final))
     return found
 

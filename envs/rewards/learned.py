@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tokenwalk.envs.rewards.machine import TokenArray
 from tokenwalk.envs.rewards.source import MachineSource, TokenBatch
-from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.transition import FloatArray
+from tokenwalk.envs.vocabulary import Vocabulary
 
 ROWS_AT_ONCE = 512  # texts that a network scores in one go: more would leave the processor's cache
 
@@ -58,8 +59,9 @@ class LearnedSource:
             raw[rows] = self.scorer(batch[rows])
         return self.mean + self.scale * (raw - self.centre)
 
-    def as_machine(self, task: Task) -> MachineSource | None:
-        """Return the machine of few states that pays the same for every completion; None where no such is known."""
+    def as_machine(self, vocabulary: Vocabulary, horizon: int, prompts: TokenArray) -> MachineSource | None:
+        """Return the machine of few states that pays the same for every completion, of at most ``horizon`` tokens after
+        each of ``prompts`` [N, P]; None where no such is known."""
         return None
 
     def value(self, batch: TokenBatch) -> FloatArray:

@@ -381,7 +381,7 @@ def prompted_task() -> Task:
 )
 def test_a_linear_reward_is_a_machine_at_any_length(task: Task, config: RewardModelConfig) -> None:
     learned, _ = train_reward_model(Lesson(task, config), replace(QUICK, updates=50))
-    machine = learned.as_machine(task)
+    machine = learned.as_machine(task.vocabulary, task.horizon, task.prompt_ids)
     assert machine is not None
     assert machine.machine.n_states <= 2 * (task.vocabulary.size + 1)
     texts = sample_completions(task, reference_on_tokens(task), 200, np.random.default_rng(0))
@@ -396,4 +396,4 @@ def test_the_least_of_several_and_a_transformer_are_no_machine() -> None:
         RewardModelConfig(scorer="transformer", width=16, n_layers=1, pairs=100),
     ):
         learned, _ = train_reward_model(Lesson(FLATTERY, config), replace(QUICK, updates=5))
-        assert learned.as_machine(FLATTERY) is None
+        assert learned.as_machine(FLATTERY.vocabulary, FLATTERY.horizon, FLATTERY.prompt_ids) is None

@@ -1,0 +1,109 @@
+"""Two studies of the language model: more parameters against the entropy rate, and where the KL is charged."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tokenwalk.agents.backprop.configs import LMConfig
+from tokenwalk.agents.policy_gradient.config import Placement
+
+SIZES = ((1, 16), (2, 32), (2, 64))  # layers, width
+SIZES_TASK = "Lexicon"
+KL_TASK = "Flattery"
+KL_COEF = 0.3
+KL_STEPS = 1_000_000
+PLACEMENTS: tuple[Placement, ...] = ("k1-in-reward", "k2-loss", "full-loss", "k3-token-loss")
+Told = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A language model of one size: its parameters, its loss by update (held-out texts), and where it ends."""
+
+    n_layers: int
+    width: int
+    parameters: int
+    updates: list[int]
+    losses: list[float]
+    floor: float
+    excess: float
+    seconds: float
+
+
+def model_sizes(sizes: Sequence[tuple[int, int]] = SIZES, *, told: Told = lambda text: None) -> list[Size]:
+    """Pre-train a model of each size on the same texts and return how near it comes to the entropy rate."""
+    from tokenwalk.agents.runs.tracking import read_metrics
+    from tokenwalk.agents.study.language import read_source, teach_lm
+    from tokenwalk.agents.study.model_run import Teaching
+
+    found = []
+    for n_layers, width in sizes:
+        with TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            config = LMConfig(n_layers=n_layers, n_heads=max(1, width // 16), width=width)
+            source = read_source(SIZES_TASK, None, "characters", None)
+            summary = teach_lm(Teaching(SIZES_TASK, run_dir=run), source, config)
+            said = [(step, value) for step, _, tag, value in read_metrics(run) if tag == "eval/loss"]
+        # The last look's loss is said again until the next.
+        looks = dict(one for one, last in zip(said, [(0, 0.0), *said], strict=False) if one[1] != last[1])
+        told(f"{summary['parameters']:,} parameters: {100 * summary['excess']:.2f} % above the floor")
+        figures = (
+            summary["parameters"],
+            list(looks),
+            list(looks.values()),
+            summary["floor"],
+            summary["excess"],
+        )
+        found.append(Size(n_layers, width, *figures, summary["seconds"]))
+    return found
+
+
+@dataclass(frozen=True)
+class Charged:
+    """One run with its KL charged in one place: its exact regret by tokens written."""
+
+    placement: Placement
+    seed: int
+    steps: list[int]
+    regret: list[float]
+
+
+def kl_placements(
+    placements: Sequence[Placement] = PLACEMENTS,
+    *,
+    seeds: int = 2,
+    steps: int = KL_STEPS,
+    told: Told = lambda text: None,
+) -> list[Charged]:
+    """Train RLOO with the KL charged in each place and return the exact regret along the way."""
+    jobs = [(placement, seed, steps) for placement in placements for seed in range(seeds)]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        found = []
+        for one in pool.map(charged, *zip(*jobs, strict=True)):
+            told(f"{one.placement}, seed {one.seed}: regret {one.regret[-1]:.5f}")
+            found.append(one)
+    return found
+
+
+def charged(placement: Placement, seed: int, steps: int) -> Charged:
+    """Train RLOO once; the price of a nat and the learning rate are the same all along."""
+    from tokenwalk.agents.study.budgets import default_config
+    from tokenwalk.agents.study.learners import build_learner
+    from tokenwalk.agents.study.problem import open_problem
+
+    problem = open_problem(KL_TASK)
+    config = replace(default_config("rloo", KL_TASK), kl=placement, kl_coef=KL_COEF, kl_anneal=1.0)
+    learner = build_learner("rloo", problem, config, seed=seed, runs=None, threads=1)
+    looks: dict[int, float] = {}
+
+    def report(step: int, metrics: Any) -> None:
+        if "eval/regret" in metrics:
+            looks[step] = metrics["eval/regret"]
+
+    learner.learn(steps, report)
+    return Charged(placement, seed, list(looks), list(looks.values()))

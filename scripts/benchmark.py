@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from tokenwalk.scripts.console import note, parse, print_json, print_table
 from tokenwalk.scripts.main import run_command
 
-Part = Literal["walk", "tokens", "learning", "sb3", "solve", "rewards", "all"]
+if TYPE_CHECKING:
+    from tokenwalk.agents.study.benchmark import Row
+
+Part = Literal["walk", "tokens", "learning", "sb3", "solve", "rewards", "lm", "all"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class BenchmarkArguments:
     figures drift with the machine."""
 
     part: Annotated[
-        tyro.conf.Positional[Part], tyro.conf.arg(metavar="[walk|tokens|learning|sb3|solve|rewards|all]")
+        tyro.conf.Positional[Part], tyro.conf.arg(metavar="[walk|tokens|learning|sb3|solve|rewards|lm|all]")
     ] = "all"
     """what to measure"""
     rounds: int = 7
@@ -41,9 +44,15 @@ def main(argv: Sequence[str]) -> int:
         for part in parts
         for row in run(PARTS[part](), arguments.rounds, lambda name: note(f"measuring {name} ..."))
     ]
-    if arguments.json:
+    show(rows, arguments.json)
+    return 0
+
+
+def show(rows: "Sequence[Row]", as_json: bool) -> None:
+    """Print what was measured, as a table or as one JSON object."""
+    if as_json:
         print_json({"rows": [row.as_json() for row in rows]})
-        return 0
+        return
     print_table(
         ("ours / peer", "ours", "peer", "ratio", "target", "unit", "met"),
         [
@@ -59,7 +68,6 @@ def main(argv: Sequence[str]) -> int:
             for r in rows
         ],
     )
-    return 0
 
 
 def with_prefix(value: float) -> str:

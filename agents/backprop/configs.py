@@ -147,6 +147,7 @@ class LMConfig:
 
     Attributes:
         n_layers, n_heads, width: of the Transformer.
+        bf16: multiply in bfloat16: faster from a width of 128 on, on processors that know it.
         texts: samples of the task's reference policy to learn from, where no text is given.
         held_out: the share of the texts that is not trained on.
 
@@ -157,6 +158,7 @@ class LMConfig:
     n_layers: int = 2
     n_heads: int = 4
     width: int = 64
+    bf16: bool = False
     texts: int = 20_000
     held_out: float = 0.1
 

@@ -155,7 +155,12 @@ def fresh_lm(task: Task, config: LMConfig, seed: int) -> TokenLM:
     """Return a model that knows nothing yet; torch's global generator is left as it was."""
     shape = TextShape.of(task)
     network_config = TransformerConfig(
-        shape.pad + 1, shape.prompt_length + shape.horizon, config.n_layers, config.n_heads, config.width
+        shape.pad + 1,
+        shape.prompt_length + shape.horizon,
+        config.n_layers,
+        config.n_heads,
+        config.width,
+        config.bf16,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -26,6 +26,7 @@ class TransformerConfig:
         n_tokens: ids that it reads, padding among them.
         context: tokens that it can read at once.
         n_layers, n_heads, width: D is ``width``, a multiple of ``n_heads``.
+        bf16: multiply in bfloat16 in the blocks; attention, norms, sums and the head stay in float32.
 
     Raises:
         ValueError: a count below 1, or a width that is no multiple of the heads.
@@ -36,12 +37,28 @@ class TransformerConfig:
     n_layers: int = 2
     n_heads: int = 4
     width: int = 64
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_tokens", "context", "n_layers", "n_heads", "width"):
             check_count(name, getattr(self, name))
         if self.width % self.n_heads:
             raise ValueError(f"width is {self.width}: give a multiple of n_heads = {self.n_heads}")
+
+
+class Linear(nn.Linear):
+    """A linear map that may multiply in bfloat16, which is faster where the processor knows it, and gives that then."""
+
+    def __init__(self, n_in: int, n_out: int, bf16: bool) -> None:
+        super().__init__(n_in, n_out)
+        self.bf16 = bf16
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [..., n_out] for ``x`` [..., n_in]."""
+        if not self.bf16:
+            return super().forward(x)
+        small = torch.bfloat16
+        return functional.linear(x.to(small), self.weight.to(small), self.bias.to(small))
 
 
 class Block(nn.Module):
@@ -51,11 +68,11 @@ class Block(nn.Module):
         super().__init__()
         self.n_heads = config.n_heads
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention_in = nn.Linear(config.width, 3 * config.width)
-        self.attention_out = nn.Linear(config.width, config.width)
+        self.attention_in = Linear(config.width, 3 * config.width, config.bf16)
+        self.attention_out = Linear(config.width, config.width, config.bf16)
         self.hidden_norm = nn.LayerNorm(config.width)
-        self.hidden_in = nn.Linear(config.width, 4 * config.width)
-        self.hidden_out = nn.Linear(4 * config.width, config.width)
+        self.hidden_in = Linear(config.width, 4 * config.width, config.bf16)
+        self.hidden_out = Linear(4 * config.width, config.width, config.bf16)
 
     def forward(self, x: torch.Tensor, cache: torch.Tensor | None = None, begin: int = 0) -> torch.Tensor:
         """Return [B, T, D] for ``x`` [B, T, D]; see ``attend`` for ``cache``."""
@@ -72,7 +89,7 @@ class Block(nn.Module):
         these are written into it.
         """
         batch, length, width = x.shape
-        split = self.attention_in(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
+        split = self.attention_in(x).to(x.dtype).view(batch, length, 3, self.n_heads, width // self.n_heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, N, T, D / N]
         if cache is not None:
             end = begin + length

@@ -36,7 +36,7 @@ class BeginningConfig:
     Attributes:
         model: a run of ``tokenwalk train lm`` (or of any language model's agent) of the same task; None: the task's
             reference policy, which the model is given where that draws tokens independently, and pre-trained on elsewhere.
-        n_layers, n_heads, width: of a model that is not given.
+        n_layers, n_heads, width, bf16: of a model that is not given.
         device: "cpu", "cuda", "cuda:1".
         kl_coef: the price of one nat of KL, in the reward's unit.
         learning_rate: of Adam.
@@ -49,6 +49,7 @@ class BeginningConfig:
     n_layers: int = 2
     n_heads: int = 4
     width: int = 64
+    bf16: bool = False
     device: str = "cpu"
     kl_coef: float = 0.1
     learning_rate: float = 1e-3
@@ -61,7 +62,7 @@ class BeginningConfig:
     @property
     def network(self) -> LMConfig:
         """Return the size of a model that is not given."""
-        return LMConfig(self.n_layers, self.n_heads, self.width)
+        return LMConfig(self.n_layers, self.n_heads, self.width, self.bf16)
 
 
 @dataclass(frozen=True)

@@ -394,6 +394,13 @@ def training_against_products(width: int = 64) -> tuple[Work, Work]:
     return learn, multiply
 
 
+def lm_contests() -> list[Contest]:
+    """Return the contests of the language model."""
+    from tokenwalk.agents.study.language_contests import language_contests
+
+    return language_contests()
+
+
 PARTS: dict[str, Callable[[], list[Contest]]] = {
     "walk": walk_contests,
     "tokens": token_contests,
@@ -401,4 +408,5 @@ PARTS: dict[str, Callable[[], list[Contest]]] = {
     "sb3": sb3_contests,
     "solve": solve_contests,
     "rewards": reward_contests,
+    "lm": lm_contests,
 }

@@ -204,3 +204,26 @@ def test_what_cannot_be_is_refused() -> None:
     for arguments in ({"temperature": 0.0}, {"top_k": 0}):
         with pytest.raises(ValueError, match="give a number above 0, and 1 or more"):
             model().write(begin(1), 2, generator(), **arguments)  # type: ignore[arg-type]
+
+
+def test_multiplying_in_bfloat16_is_the_same_model_within_its_three_digits() -> None:
+    torch.manual_seed(0)
+    plain = LanguageModel(TransformerConfig(8, 12, 2, 2, 32))
+    fast = LanguageModel(TransformerConfig(8, 12, 2, 2, 32, bf16=True))
+    with torch.no_grad():  # a fresh one says the same of everything
+        for one in plain.parameters():
+            one.add_(0.1 * torch.randn(one.shape))
+    fast.load_state_dict(plain.state_dict())
+    ids = torch.randint(0, 7, (16, 12))
+    one, other = plain.log_probs(ids, 1), fast.log_probs(ids, 1)
+    assert other.dtype == torch.float32
+    assert torch.allclose(one, other, atol=0.05)
+    assert not torch.equal(one, other)
+    gradients = [
+        torch.cat([part.flatten() for part in torch.autograd.grad(found.sum(), list(model.parameters()))])
+        for found, model in ((one, plain), (other, fast))
+    ]
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.999
+    written = fast.write(ids[:, :1], 6, torch.Generator().manual_seed(0))
+    again = fast.log_probs(torch.cat([ids[:, :1], written.tokens], dim=1), 1)
+    assert torch.allclose(again, written.log_probs, atol=0.05)

@@ -82,7 +82,7 @@ def measure(
         )
     for panel in panels:
         panel["runs"] = [found[job] for job in panel.pop("jobs")]
-        panel["fits"] = _fits(panel["runs"], panel["report"]["reference_gold"])
+        panel["fits"] = fits_of(panel["runs"], panel["report"]["reference_gold"])
     return panels
 
 
@@ -132,7 +132,8 @@ def _reward_model(task: str, folder: Path, seed: int) -> Path:
     return run
 
 
-def _fits(runs: Sequence[dict[str, Any]], reference_gold: float) -> dict[str, Any]:
+def fits_of(runs: Sequence[dict[str, Any]], reference_gold: float) -> dict[str, Any]:
+    """Return both published forms, fitted to the gold of ``runs`` by their KL, by name."""
     kl = np.array([run["kl"] for run in runs])
     gained = np.array([run["gold"] for run in runs]) - reference_gold
     forms: dict[str, Fit] = {"d (a - b log d)": fit_rl(kl, gained), "d (a - b d)": fit_best_of_n(kl, gained)}

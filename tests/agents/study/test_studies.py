@@ -6,8 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenwalk.agents.study import overoptimization, password
-from tokenwalk.agents.study.pictures import draw_overoptimization, draw_password
+from tokenwalk.agents.study import language_studies, overoptimization, password, policies
+from tokenwalk.agents.study.goodhart import goodhart_report
+from tokenwalk.agents.study.pictures import (
+    draw_overoptimization,
+    draw_password,
+    draw_placements,
+    draw_policies,
+    draw_sizes,
+)
 
 
 def condition(name: str, observation: str) -> password.Condition:
@@ -63,3 +70,40 @@ def test_a_labeller_who_likes_praise_ruins_what_is_learned_and_one_who_does_not_
     draw_overoptimization(rows, tmp_path / "picture.svg")
     assert (tmp_path / "picture.svg").read_text().startswith("<?xml")
     assert np.diff(rows[0]["ppo"]["steps"]).min() > 0
+
+
+def test_a_policy_that_is_trained_on_the_proxy_lies_below_the_exact_path(tmp_path: Path) -> None:
+    report = goodhart_report("Flattery", ["proxy"])
+    runs = [
+        policies.train_policy(policies.Job("Flattery", "proxy", kl_coef, 6_000, 0))
+        for kl_coef in (2.0, 1.0, 0.5)
+    ]
+    for run in runs:
+        assert run["exact"]
+        assert (
+            run["proxy"] <= np.interp(run["kl"], report["kl"], report["proxy"]) + 1e-3
+        )  # the most at its KL
+        assert run["gold"] <= np.interp(run["kl"], report["kl"], report["best_gold"]) + 1e-3
+    assert runs[0]["kl"] < runs[-1]["kl"]
+    fits = policies.fits_of(runs, report["reference_gold"])
+    assert all(np.isfinite(fit["residual"]) for fit in fits.values())
+    panel = {"task": "Flattery", "reward": "proxy", "report": report, "runs": runs}
+    draw_policies([panel, {**panel, "report": {**report, "best_of_n": None}}], tmp_path / "policies.png")
+    assert (tmp_path / "policies.png").stat().st_size > 10_000
+
+
+def test_a_run_of_each_placement_begins_at_the_same_exact_regret(tmp_path: Path) -> None:
+    runs = [language_studies.charged(placement, 0, 6_000) for placement in ("k1-in-reward", "k3-token-loss")]
+    assert runs[0].regret[0] == pytest.approx(runs[1].regret[0], abs=1e-6)
+    assert all(run.regret[-1] < run.regret[0] for run in runs)
+    draw_placements([vars(run) for run in runs], tmp_path / "placements.png")
+    assert (tmp_path / "placements.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_more_parameters_come_nearer_to_the_entropy_rate(tmp_path: Path) -> None:
+    small, large = language_studies.model_sizes([(1, 16), (2, 32)])
+    assert small.parameters < large.parameters
+    assert 0 < large.excess < small.excess < 0.01
+    draw_sizes([vars(small), vars(large)], tmp_path / "sizes.png")
+    assert (tmp_path / "sizes.png").stat().st_size > 10_000

@@ -1,0 +1,102 @@
+"""``tokenwalk compare ENV``: agents, rewards and seeds side by side, with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from tokenwalk.scripts.console import EnvName, Folder, note, parse, print_json, print_table, progress_bar
+from tokenwalk.scripts.main import run_command
+
+Names = Annotated[list[str], tyro.conf.arg(metavar="NAME ...")]
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Train agents on rewards with several seeds and print what each came to by gold: the interquartile mean of the
+    normalised score, 1 being the exact optimum and 0 the reference policy, with a bootstrap interval.
+
+    The rewards: gold; proxy; reward-model (learned from preferences); bonus (gold, and an autoencoder's error that fades);
+    potential (gold, and the autoencoder as a potential); penalty (proxy, less the autoencoder's error)."""
+
+    env: EnvName
+    """an environment, such as Flattery"""
+    agents: Names = field(default_factory=list)
+    """agents (default: q-learning ppo rloo sft on token tasks, else q-learning ppo dqn)"""
+    rewards: Names = field(default_factory=list)
+    """rewards (default: all that the environment has)"""
+    seeds: int = 2
+    """runs of each, with the seeds 0, 1, ..."""
+    budget: float = 1.0
+    """times each agent's default steps"""
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """processes (default: as many as there are cores)"""
+    run_dir: Folder = None
+    """the comparison's folder (default: runs/compare-ENV); one that was killed goes on where it stopped"""
+    json: bool = False
+    """print one JSON object"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk compare``."""
+    arguments = parse(CompareArguments, "compare", argv)
+    import os
+
+    from tokenwalk.agents.study.comparing import compare, plan
+    from tokenwalk.agents.study.training import Progress
+
+    asked = plan(arguments.env, arguments.agents, arguments.rewards, arguments.seeds, arguments.budget)
+    folder = arguments.run_dir or Path("runs") / f"compare-{asked.env.rsplit('/', 1)[-1]}"
+    jobs = arguments.jobs or os.cpu_count() or 1
+    note(
+        f"{len(asked.cells())} runs, {jobs} at once: about {_time(asked.estimate(jobs))}; they are in {folder}"
+    )
+    with progress_bar(f"comparing on {arguments.env}") as on_progress:
+
+        def told(over: int, all_: int, name: str) -> None:
+            on_progress(Progress(over, all_, {}, None))
+            if name:
+                note(f"{over} of {all_}: {name}")
+
+        report = compare(asked, folder, jobs=arguments.jobs, told=told)
+    if arguments.json:
+        print_json(report)
+        return 0
+    columns = (
+        "agent",
+        "reward",
+        "score",
+        "interval",
+        "gold",
+        "proxy",
+        "kl",
+        "steps_to_95",
+        "seconds_to_95",
+        "seconds",
+    )
+    rows = [[_cell(row, column) for column in columns] for row in report["rows"]]
+    print_table(columns, rows, title=f"{asked.env}, {asked.seeds} seeds: normalised score by gold")
+    for kind in ("agent", "reward"):
+        together = [
+            (row["name"], _cell(row, "score"), _cell(row, "interval")) for row in report[f"by_{kind}"]
+        ]
+        print_table((kind, "score", "interval"), together, title=f"by {kind}, over its cells")
+    print(f"as a table: {folder / 'comparison.csv'}; the curves: {folder / 'runs'}")
+    return 0
+
+
+def _cell(row: dict[str, Any], column: str) -> Any:
+    if column == "interval":
+        return None if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+    value = row[column]
+    return f"{value:.3g}" if isinstance(value, float) and column not in ("steps_to_95",) else value
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("compare"))

@@ -1,0 +1,107 @@
+"""``tokenwalk compare``: its statistics, what it repeats and what it does not."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokenwalk.agents.runs.checkpoint import read_json, write_json
+from tokenwalk.agents.study import comparing
+from tokenwalk.agents.study.comparing import compare, interquartile_mean, interval, plan
+
+
+def test_the_interquartile_mean_leaves_out_the_ends() -> None:
+    assert interquartile_mean([np.array([0.0, 1.0, 3.0, 100.0])]) == pytest.approx(2.0)
+    assert interquartile_mean([np.array([0.0, 100.0]), np.array([1.0, 3.0])]) == pytest.approx(2.0)
+    assert interquartile_mean([np.array([1.0, 3.0])]) == pytest.approx(2.0)
+
+
+def test_intervals_draw_the_seeds_of_each_cell_apart() -> None:
+    low, high = interval([np.zeros(4), np.ones(4)])  # whatever is drawn, half of it is 0
+    assert (low, high) == (0.5, 0.5)
+    assert interval([np.array([1.0]), np.ones(4)]) == (None, None)
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(100):
+        low, high = interval([rng.normal(size=20)])
+        assert low is not None
+        assert high is not None
+        inside.append(low <= 0.0 <= high)
+    assert 0.8 <= np.mean(inside) <= 1.0
+
+
+def test_a_plan_takes_what_suits_the_environment() -> None:
+    tokens, walk = plan("Flattery"), plan("CounterWalk")
+    assert tokens.agents == ("q-learning", "ppo", "rloo", "sft")
+    assert tokens.rewards == ("gold", "proxy", "reward-model", "bonus", "potential", "penalty")
+    assert [cell.reward for cell in tokens.cells() if cell.agent == "sft"] == ["gold", "gold"]
+    assert len(tokens.cells()) == 2 * (3 * 6 + 1)
+    assert (walk.agents, walk.rewards) == (("q-learning", "ppo", "dqn"), ("gold",))
+    assert "proxy" not in plan("Keyword").rewards
+    assert plan("Flattery", budget=0.5).estimate(2) < tokens.estimate(2) < tokens.estimate(1)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"env": "Flattry"}, "Flattery"),
+        ({"agents": ["random"]}, "random does not learn"),
+        ({"env": "CounterWalk", "agents": ["rloo"]}, "rloo writes tokens"),
+        (
+            {"env": "Keyword", "rewards": ["proxy"]},
+            "has no reward 'proxy' to compare: give gold, reward-model",
+        ),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"budget": 0.0}, "budget is 0.0"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(**{"env": "Flattery", **how})
+
+
+def test_a_comparison_trains_every_cell_once_and_a_killed_one_goes_on(tmp_path: Path) -> None:
+    folder, asked = tmp_path / "compared", plan("CounterWalk", ["q-learning"], seeds=2, budget=2.0)
+    told: list[str] = []
+    report = compare(asked, folder, jobs=1, told=lambda over, all_, name: told.append(name))
+    (row,) = report["rows"]
+    assert (row["agent"], row["reward"], row["seeds"], row["exact"]) == ("q-learning", "gold", 2, True)
+    assert row["score"] == pytest.approx(1.0)
+    assert (row["low"], row["high"]) == (1.0, 1.0)
+    assert row["steps_to_95"] <= 200
+    assert sorted(filter(None, told)) == ["q-learning-gold-0", "q-learning-gold-1"]
+    with (folder / "comparison.csv").open(encoding="utf-8") as file:
+        assert [one["agent"] for one in csv.DictReader(file)] == ["q-learning"]
+    assert read_json(folder / "comparison.json")["rows"] == report["rows"]
+    # One that was killed in the middle, and one that a person stopped, are trained again; the rest is left as it is.
+    summary = folder / "runs" / "q-learning-gold-0" / "summary.json"
+    write_json(summary, {**read_json(summary), "interrupted": True})
+    kept = (folder / "runs" / "q-learning-gold-1" / "summary.json").stat().st_mtime_ns
+    told.clear()
+    again = compare(asked, folder, jobs=1, told=lambda over, all_, name: told.append(name))
+    assert list(filter(None, told)) == ["q-learning-gold-0"]
+    assert (folder / "runs" / "q-learning-gold-1" / "summary.json").stat().st_mtime_ns == kept
+    assert again["rows"][0]["score"] == row["score"]
+    with pytest.raises(ValueError, match="holds a comparison with seeds = 2, and 3 was asked for"):
+        compare(plan("CounterWalk", ["q-learning"], seeds=3, budget=2.0), folder)
+    with pytest.raises(ValueError, match="exists and holds no comparison"):
+        compare(asked, tmp_path)
+    with pytest.raises(ValueError, match="jobs is 0"):
+        compare(asked, folder, jobs=0)
+
+
+def test_the_rewards_of_a_cell_are_what_their_names_say(tmp_path: Path) -> None:
+    asked = plan("Flattery", ["q-learning"], ["penalty", "bonus", "potential"], seeds=1, budget=0.1)
+    folder = tmp_path / "compared"
+    comparing._claim(folder, asked)
+    comparing._learn_rewards(asked, folder)
+    for cell in asked.cells():
+        comparing.train_cell(cell, folder)
+    found = {cell.reward: read_json(folder / "runs" / cell.name / "config.json") for cell in asked.cells()}
+    assert found["penalty"]["reward"] == ["proxy", "sources/autoencoder=-1"]
+    assert found["bonus"]["reward"] == ["gold", "sources/autoencoder=0.2..0"]
+    assert found["potential"]["shaping"] == ["sources/autoencoder"]
+    rows = {row["reward"]: row for row in comparing.summarize(asked, folder)["rows"]}
+    assert rows["potential"]["low"] is None  # one seed has no interval

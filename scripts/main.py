@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train an agent and write a run folder with TensorBoard curves",
     "evaluate": "evaluate a run, exactly where that is possible",
     "compare": "compare agents and rewards over seeds, with intervals",
+    "report": "write a page with pictures of what runs came to",
     "goodhart": "show the truth while a proxy is optimised ever harder",
     "audit": "say what an optimiser would really do with a reward, the exploit first",
     "play": "write a token task yourself, beside the best still possible",

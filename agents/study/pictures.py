@@ -5,14 +5,103 @@ from pathlib import Path
 from typing import Any
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+COLORS, STYLES, MARKS = (BLUE, ORANGE, GREEN, PURPLE, GREY), ("-", "--", "-.", ":"), "osD^vP"
 
 
-def draw_goodhart(report: Mapping[str, Any], path: Path) -> None:
+def draw_curves(
+    groups: Mapping[str, Mapping[str, Sequence[float]]], metric: str, lines: Mapping[str, float], path: Path
+) -> None:
+    """Draw learning curves: of each group its mean, and between its least and its largest run a band.
+
+    Args:
+        groups: name -> steps, mean, low, high.
+        metric: what they show.
+        lines: name -> height: the optimum, the reference policy.
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: another ending. OSError: a place that cannot be written.
+    """
+    figure, (axes,) = _figure(path, 1, (9, 4.8))
+    for number, (label, curve) in enumerate(groups.items()):
+        color, style = COLORS[number % len(COLORS)], STYLES[number % len(STYLES)]
+        axes.fill_between(curve["steps"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
+        axes.plot(curve["steps"], curve["mean"], color=color, linestyle=style, label=label)
+    for name, height in lines.items():
+        axes.axhline(height, color="black", linewidth=0.9, linestyle=(0, (1, 2)))
+        axes.annotate(
+            name, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+        )
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("environment steps (tokens, where they are written)")
+    axes.set_ylabel(f"{metric} (reward per episode)" if "return" in metric else metric)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
+def draw_sources(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], path: Path) -> None:
+    """Draw what each source gave per completion while a run learned, a panel for each run.
+
+    Args:
+        panels: run -> source -> (step, value).
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: another ending. OSError: a place that cannot be written.
+    """
+    rows = -(-len(panels) // 2)
+    figure, every = _figure(path, 2, (9, 3.4 * rows), rows)
+    for axes, (label, sources) in zip(every, panels.items(), strict=False):
+        for number, (name, curve) in enumerate(sources.items()):
+            steps, values = zip(*curve, strict=True)
+            axes.plot(steps, values, color=COLORS[number % 5], linestyle=STYLES[number % 4], label=name)
+        axes.axhline(0, color=GREY, linewidth=0.6)
+        axes.set_title(label, fontsize=9)
+        axes.set_xlabel("environment steps")
+        axes.set_ylabel("reward per completion")
+        axes.legend(frameon=False, fontsize=8)
+    for axes in every[len(panels) :]:
+        axes.set_axis_off()
+    figure.savefig(path)
+
+
+def draw_values(values: Any, policy: Any, label: str, path: Path) -> None:
+    """Draw a table of action values, [S, A], with the greedy policy's actions, [S, A], marked.
+
+    Args:
+        values: of each action in each state. policy: its probability.
+        label: whose they are.
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: another ending. OSError: a place that cannot be written.
+    """
+    states, actions = values.shape
+    figure, (axes,) = _figure(path, 1, (9, 1.6 + 0.35 * actions))
+    image = axes.imshow(values.T, aspect="auto", cmap="cividis")
+    for state in range(states):
+        for action in range(actions):
+            if policy[state, action] > 0:
+                axes.plot([state], [action], "o", color="white", markeredgecolor="black", markersize=5)
+    axes.set_xlabel("state (a dot marks the greedy action)")
+    axes.set_ylabel("action")
+    axes.set_yticks(range(actions))
+    if states <= 20:
+        axes.set_xticks(range(states))
+    axes.set_title(f"action values of {label} (discounted reward)", fontsize=9)
+    figure.colorbar(image, ax=axes)
+    figure.savefig(path)
+
+
+def draw_goodhart(
+    report: Mapping[str, Any], path: Path, points: Sequence[tuple[str, float, float]] = ()
+) -> None:
     """Draw gold and proxy against KL: the proxy's exact path, the best gold at equal KL, best-of-n and the fit.
 
     Args:
         report: of ``goodhart_report``.
         path: a .png, .svg or .pdf file.
+        points: trained policies to be drawn on it: name, KL and gold.
 
     Raises:
         ValueError: another ending. OSError: a place that cannot be written.
@@ -31,6 +120,9 @@ def draw_goodhart(report: Mapping[str, Any], path: Path) -> None:
     axes.plot([peak["kl"]], [peak["gold"]], color=BLUE, marker="v", markersize=9)
     words, where = f"gold peaks at KL {peak['kl']:.2f}", (peak["kl"], peak["gold"])
     axes.annotate(words, where, xytext=(-4, -26), textcoords="offset points", color=BLUE)
+    for number, (label, far, gold) in enumerate(points):
+        mark = MARKS[number % len(MARKS)]
+        axes.plot([far], [gold], mark, color="black", fillstyle="none", markersize=8, label=label)
     axes.set_xlabel("KL from the reference policy (nats)")
     axes.set_ylabel("return (reward per completion)")
     axes.set_title(

@@ -1,0 +1,318 @@
+"""``tokenwalk report RUNS... --out DIR``: one page of what runs came to, with pictures; it reads run folders alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenwalk.agents.exact.completions import Completions, sample_completions
+from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.runs.checkpoint import read_json, write_atomically
+from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.runs.tracking import read_metrics
+from tokenwalk.agents.study.budgets import AGENTS, TABULAR
+from tokenwalk.agents.study.problem import Problem
+from tokenwalk.agents.study.requests import reopen_problem
+from tokenwalk.agents.study.stored import read_completions
+from tokenwalk.envs.rewards.source import score_tokens
+
+METRIC = "eval/return"
+SHOWN = 6  # completions of each run
+MOST_STATES = 200  # of a table that is drawn
+_FIGURES = ("steps", "seconds", "return", "gold", "proxy", "kl", "normalized_score", "exact")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: where it is, what it was asked for, and what it came to."""
+
+    path: Path
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Return what it has in common with other seeds of the same: agent, rewards and shaping."""
+        rewards = [Path(text.partition("=")[0]).name for text in self.config.get("reward", ())]
+        shaping = [Path(text).name for text in self.config.get("shaping", ())]
+        paid = f", paid by {' + '.join(rewards)}" if rewards else ""
+        return f"{self.config['agent']}{paid}" + (f", shaped by {' + '.join(shaping)}" if shaping else "")
+
+    def curve(self, tag: str) -> list[tuple[int, float]]:
+        """Return (step, value) of a metric, the last of each step."""
+        found = {step: value for step, _, name, value in read_metrics(self.path) if name == tag}
+        return sorted(found.items())
+
+
+def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """Return the runs in ``paths`` (run folders, or folders of them at any depth), and the comparisons.
+
+    Raises:
+        ValueError: no run, one that is still being written or was killed, or runs of several environments.
+    """
+    folders: list[Path] = []
+    comparisons: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"{path} is no folder: give run folders, or folders that hold some")
+        inside = (
+            [path] if (path / "config.json").is_file() else [one.parent for one in path.rglob("config.json")]
+        )
+        # What a run keeps of others, and models that are no agents, are no runs of their own.
+        folders += sorted(one for one in inside if one.parent.name != "sources")
+        comparisons += [one.parent for one in path.rglob("comparison.json")]
+    runs = []
+    for folder in dict.fromkeys(folders):
+        run = RunFolder.open(folder)
+        if run.config["agent"] not in AGENTS:
+            continue
+        if not run.is_complete:
+            raise ValueError(
+                f"{folder} is still being written, or was killed: wait for its end, or leave it out"
+            )
+        runs.append(Run(folder, run.config, run.summary))
+    if not runs:
+        raise ValueError(
+            f"there is no agent's run in {', '.join(map(str, paths))}: train one with tokenwalk train"
+        )
+    environments = sorted({run.config["env"] for run in runs})
+    if len(environments) > 1:
+        raise ValueError(
+            f"the runs are of {' and '.join(environments)}, which do not go into one picture: report on one at a time"
+        )
+    return runs, comparisons
+
+
+def write_report(paths: Sequence[Path], out: Path, metric: str = METRIC) -> dict[str, Any]:
+    """Write ``out``/report.html with its pictures, and return what is in it.
+
+    Args:
+        paths: run folders, or folders of them.
+        out: a folder that does not exist yet.
+        metric: the tag of the learning curves.
+
+    Returns:
+        env, runs (how many), page, pictures (their files).
+
+    Raises:
+        ValueError: as ``find_runs``, a metric that no run has, or a folder that exists.
+    """
+    runs, comparisons = find_runs(paths)
+    if out.exists():
+        raise ValueError(f"{out} exists: name a new folder")
+    curves = [run.curve(metric) for run in runs]
+    if not any(curves):
+        tags = sorted({name for run in runs for _, _, name, _ in read_metrics(run.path)})
+        raise ValueError(f"no run has a metric {metric!r}: give one of {', '.join(tags)}")
+    problem = reopen_problem(runs[0].path, runs[0].config)
+    out.mkdir(parents=True)
+    sections = [
+        _table_of(runs),
+        _picture(
+            "Learning curves", out / "curves.svg", lambda path: _draw_curves(runs, metric, problem, path)
+        ),
+    ]
+    if problem.tokens is not None:
+        sections.append(
+            _picture("What each source gave", out / "sources.svg", lambda path: _draw_sources(runs, path))
+        )
+        if "proxy" in problem.tokens.task.sources:
+            sections.append(
+                _picture(
+                    "Gold against KL", out / "goodhart.svg", lambda path: _draw_goodhart(problem, runs, path)
+                )
+            )
+        sections.append(_completions(runs, problem))
+    tables = [run for run in runs if run.config["agent"] in TABULAR and problem.tokens is None]
+    if tables and problem.mdp is not None and problem.mdp.n_states <= MOST_STATES:
+        sections.append(
+            _picture("Action values", out / "values.svg", lambda path: _draw_values(tables[0], path))
+        )
+    sections += [_comparison(folder) for folder in comparisons]
+    page = _PAGE.format(title=escape(problem.env_id), body="\n".join(filter(None, sections)))
+    write_atomically(out / "report.html", page.encode())
+    pictures = sorted(str(path) for path in out.glob("*.svg"))
+    return {"env": problem.env_id, "runs": len(runs), "page": str(out / "report.html"), "pictures": pictures}
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>tokenwalk: {title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; }}
+body {{ max-width: 60rem; margin: 0 auto; padding: 1rem; }}
+h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
+.wide {{ overflow-x: auto; }} svg {{ max-width: 100%; height: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
+th:first-child, td:first-child {{ text-align: left; }}
+mark {{ background: #ffe08a; }} mark.loss {{ background: #bcd7ff; text-decoration: underline; }}
+.text td {{ text-align: left; font-family: ui-monospace, monospace; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>Of the normalised score 1 is the exact optimum and 0 the reference policy, by gold. Figures with "no" under exact are
+estimates.</p>
+{body}
+</body>
+</html>
+"""
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (
+        f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    )
+
+
+def _rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], kind: str = "") -> str:
+    """Return an HTML table; cells that are ``Markup`` stand as they are."""
+    head = "".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>\n" for row in rows)
+    return f'<div class="wide"><table class="{kind}">\n<tr>{head}</tr>\n{body}</table></div>'
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, Markup) else escape(_number(value))
+
+
+def _table_of(runs: Sequence[Run]) -> str:
+    lines = runs[0].summary
+    rows = [(run.label, run.config["seed"], *(run.summary.get(name) for name in _FIGURES)) for run in runs]
+    ends = (
+        ("gold's optimum", lines["optimal_return"]),
+        ("the reference policy's gold", lines["reference_return"]),
+    )
+    said = ", ".join(f"{name}: {_number(value)}" for name, value in ends if value is not None)
+    return f"<h2>Runs</h2>\n<p>{escape(said)}</p>\n" + _rows(("agent", "seed", *_FIGURES), rows)
+
+
+def _picture(title: str, path: Path, draw: Callable[[Path], Any]) -> str:
+    """Draw into ``path`` and return the section that holds the picture itself; nothing where nothing is drawn."""
+    if draw(path) is False:
+        return ""
+    svg = path.read_text(encoding="utf-8")
+    return f'<h2>{escape(title)}</h2>\n<div class="wide">{svg[svg.index("<svg") :]}</div>'
+
+
+def _draw_curves(runs: Sequence[Run], metric: str, problem: Problem, path: Path) -> None:
+    from tokenwalk.agents.study.pictures import draw_curves
+
+    groups: dict[str, list[list[tuple[int, float]]]] = {}
+    for run in runs:
+        if curve := run.curve(metric):
+            groups.setdefault(run.label, []).append(curve)
+    lines = {name: tags[metric] for name, tags in problem.lines.charts.items() if metric in tags}
+    draw_curves({label: _banded(curves) for label, curves in groups.items()}, metric, lines, path)
+
+
+def _banded(curves: Sequence[Sequence[tuple[int, float]]]) -> dict[str, list[float]]:
+    """Return steps with the mean, the least and the largest of several curves, read between their own points."""
+    steps = sorted({step for curve in curves for step, _ in curve})
+    last = min(curve[-1][0] for curve in curves)  # beyond it not all are there
+    steps = [step for step in steps if step <= last]
+    values = np.array(
+        [np.interp(steps, [step for step, _ in curve], [value for _, value in curve]) for curve in curves]
+    )
+    bands = {"mean": values.mean(axis=0), "low": values.min(axis=0), "high": values.max(axis=0)}
+    return {"steps": [float(step) for step in steps], **{name: one.tolist() for name, one in bands.items()}}
+
+
+def _draw_sources(runs: Sequence[Run], path: Path) -> bool:
+    from tokenwalk.agents.study.pictures import draw_sources
+
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for run in runs:
+        if run.label in panels:
+            continue
+        tags = {
+            name
+            for _, _, name, _ in read_metrics(run.path)
+            if name.startswith("reward/") and name.count("/") == 1
+        }
+        found = {tag.removeprefix("reward/"): run.curve(tag) for tag in sorted(tags)}
+        if any(len(curve) > 1 for curve in found.values()):
+            panels[run.label] = found
+    if not panels:
+        return False
+    draw_sources(panels, path)
+    return True
+
+
+def _draw_goodhart(problem: Problem, runs: Sequence[Run], path: Path) -> None:
+    from tokenwalk.agents.study.goodhart import goodhart_report
+    from tokenwalk.agents.study.pictures import draw_goodhart
+
+    points = [
+        (run.label, run.summary["kl"], run.summary["gold"])
+        for run in runs
+        if run.summary.get("kl") is not None and run.config["config"].get("kl_to", "reference") == "reference"
+    ]
+    draw_goodhart(goodhart_report(problem.env_id), path, points)
+
+
+def _draw_values(run: Run, path: Path) -> None:
+    from tokenwalk.agents.study.pictures import draw_values
+    from tokenwalk.agents.tabular.saving import load_agent
+
+    agent = load_agent(run.path / "agent.npz")
+    draw_values(agent.values.mean(axis=0)[0], agent.greedy_policy().mean(axis=0)[0], run.label, path)
+
+
+def _completions(runs: Sequence[Run], problem: Problem) -> str:
+    """Return what the reference policy writes and what each run wrote, with the tokens that gold pays marked."""
+    assert problem.tokens is not None
+    task = problem.tokens.task
+    before = sample_completions(task, reference_on_tokens(task), SHOWN, np.random.default_rng(0))
+    written = {"before: the reference policy": before}
+    for run in runs:
+        if run.label not in written and (run.path / "completions.jsonl").is_file():
+            written[run.label] = read_completions(run.path, task)[slice(SHOWN)]
+    rows = [(label, *row) for label, texts in written.items() for row in _marked(texts, problem)]
+    legend = (
+        "<p>Tokens that gold pays for are <mark>marked</mark>, those that it takes from "
+        "<mark class='loss'>underlined</mark>.</p>"
+    )
+    return f"<h2>Completions before and after</h2>\n{legend}\n" + _rows(
+        ("who", "prompt", "completion", "gold"), rows, "text"
+    )
+
+
+def _marked(texts: Completions, problem: Problem) -> list[tuple[str, Markup, float]]:
+    assert problem.tokens is not None
+    task = problem.tokens.task
+    vocabulary, gold = task.vocabulary, task.sources["gold"]
+    paid = score_tokens([gold], task.prompt_ids[texts.prompt], texts.tokens, texts.length, vocabulary)["gold"]
+    rows = []
+    for prompt, tokens, length, rewards in zip(texts.prompt, texts.tokens, texts.length, paid, strict=True):
+        parts = []
+        for token, reward in zip(tokens[:length], rewards, strict=False):
+            text = escape(vocabulary.tokens[token]).replace(" ", "&#9251;")
+            kind = "" if reward > 0 else " class='loss'"
+            parts.append(f"<mark{kind}>{text}</mark>" if reward else text)
+        rows.append((task.prompts[prompt], Markup(vocabulary.separator.join(parts)), float(rewards.sum())))
+    return rows
+
+
+def _comparison(folder: Path) -> str:
+    report = read_json(folder / "comparison.json")
+    columns = list(report["rows"][0])
+    return f"<h2>Compared, {report['seeds']} seeds</h2>\n" + _rows(
+        columns, [[row[one] for one in columns] for row in report["rows"]]
+    )

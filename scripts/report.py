@@ -1,0 +1,47 @@
+"""``tokenwalk report RUNS... --out DIR``: one page of what runs came to, with pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tokenwalk.scripts.console import parse, print_json
+from tokenwalk.scripts.main import run_command
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Write one self-contained HTML page and its SVG pictures from run folders: learning curves with the optimum, what each
+    source gave, gold against KL, action values, completions before and after, and a comparison's table."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """run folders of one environment, or folders that hold them"""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """a new folder for the page"""
+    metric: Annotated[str, tyro.conf.arg(metavar="TAG")] = "eval/return"
+    """what the learning curves show"""
+    json: bool = False
+    """print one JSON object"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``tokenwalk report``."""
+    arguments = parse(ReportArguments, "report", argv)
+    if not arguments.runs:
+        raise ValueError("no run is named: give run folders, or a folder that holds them, such as runs")
+    from tokenwalk.agents.study.reporting import write_report
+
+    found = write_report(arguments.runs, arguments.out, arguments.metric)
+    if arguments.json:
+        print_json(found)
+    else:
+        print(
+            f"{found['runs']} runs on {found['env']}: {found['page']}, with {len(found['pictures'])} pictures beside it"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("report"))

@@ -1,0 +1,102 @@
+"""``tokenwalk report``: what stands on the page, and what it refuses."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenwalk.agents.policy_gradient.config import PolicyGradientConfig
+from tokenwalk.agents.study.comparing import compare, plan
+from tokenwalk.agents.study.reporting import find_runs, write_report
+from tokenwalk.agents.study.training import train
+
+
+class Tags(HTMLParser):
+    """Collects the tags, and what a browser would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            inside = (value or "").startswith(("#", "data:"))
+            if name in ("src", "href", "xlink:href") and not inside:
+                self.fetched.append(value or "")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with runs of Flattery: a tabular agent with two seeds, and a language model."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        train("q-learning", "Flattery", steps=2_000, runs=1, seed=seed, run_dir=folder / f"q{seed}")
+    small: Any = PolicyGradientConfig(n_layers=1, n_heads=2, width=16, evaluate_every=2)
+    train("rloo", "Flattery", steps=3_000, config=small, run_dir=folder / "rloo")
+    return folder
+
+
+def test_the_page_holds_runs_curves_sources_the_truth_and_texts_and_fetches_nothing(
+    runs: Path, tmp_path: Path
+) -> None:
+    found = write_report([runs], tmp_path / "out")
+    page = Path(found["page"]).read_text(encoding="utf-8")
+    assert (found["env"], found["runs"]) == ("tokenwalk/Flattery-v0", 3)
+    assert [Path(one).name for one in found["pictures"]] == ["curves.svg", "goodhart.svg", "sources.svg"]
+    seen = Tags()
+    seen.feed(page)
+    assert seen.fetched == []
+    assert "script" not in seen.tags
+    assert seen.tags.count("svg") == 3
+    assert seen.tags.count("table") == 2
+    for heading in (
+        "Runs",
+        "Learning curves",
+        "What each source gave",
+        "Gold against KL",
+        "Completions before and after",
+    ):
+        assert f"<h2>{heading}</h2>" in page
+    assert "before: the reference policy" in page
+    assert re.search("<mark>(evidence|therefore)</mark>", page)
+
+
+def test_the_walk_has_its_action_values_and_a_comparison_its_table(tmp_path: Path) -> None:
+    compare(plan("CounterWalk", ["q-learning"], seeds=2), tmp_path / "compared", jobs=1)
+    found = write_report([tmp_path / "compared"], tmp_path / "out", metric="eval/gold")
+    assert [Path(one).name for one in found["pictures"]] == ["curves.svg", "values.svg"]
+    page = Path(found["page"]).read_text(encoding="utf-8")
+    assert "<h2>Compared, 2 seeds</h2>" in page
+    assert "<h2>Action values</h2>" in page
+
+
+def test_a_runs_label_is_what_its_seeds_have_in_common(runs: Path) -> None:
+    found, _ = find_runs([runs])
+    assert [run.label for run in found] == ["q-learning", "q-learning", "rloo"]
+
+
+def test_what_cannot_be_reported_is_named_and_nothing_is_written(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train("random", "CounterWalk", run_dir=tmp_path / "walk")
+    empty, unfinished = tmp_path / "empty", tmp_path / "unfinished"
+    empty.mkdir()
+    train("random", "Flattery", run_dir=unfinished)
+    (unfinished / "summary.json").unlink()
+    cases: list[tuple[list[Path], dict[str, str], str]] = [
+        ([tmp_path / "nowhere"], {}, "nowhere is no folder"),
+        ([empty], {}, "there is no agent's run in"),
+        ([runs, tmp_path / "walk"], {}, "which do not go into one picture"),
+        ([unfinished], {}, "is still being written, or was killed"),
+        ([runs], {"metric": "eval/glory"}, "no run has a metric 'eval/glory': give one of .*eval/gold"),
+    ]
+    for paths, how, message in cases:
+        with pytest.raises(ValueError, match=message):
+            write_report(paths, out, **how)
+        assert not out.exists()
+    out.mkdir()
+    with pytest.raises(ValueError, match="out exists: name a new folder"):
+        write_report([runs], out)

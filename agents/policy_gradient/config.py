@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tokenwalk.agents.backprop.configs import LMConfig
 from tokenwalk.agents.backprop.descent import check_count, check_number
@@ -151,21 +151,31 @@ def check_groups(agent: str, config: Config) -> None:
         )
 
 
-_STEPS = {"Flattery": 400_000, "Delayed": 600_000, "LengthBias": 2_000_000}  # tokens to write, by environment
-_OTHER_STEPS = 1_500_000
+# Tokens to write, and what else is not the default, by environment.
+_OTHERS: tuple[int, Mapping[str, Any]] = (1_500_000, {})
+_DEFAULTS: Mapping[str, tuple[int, Mapping[str, Any]]] = {
+    "Flattery": (400_000, {}),
+    "Delayed": (600_000, {}),
+    "LengthBias": (2_000_000, {}),
+    # A sum of two digits is found once in 2,197 texts: many prompts at a time, and a nat that costs little at first.
+    "Arithmetic": (
+        5_000_000,
+        {"n_layers": 1, "groups": 128, "group_size": 8, "learning_rate": 2e-3, "kl_anneal": 0.2},
+    ),
+}
 
 
-def default_config(agent: str) -> Config:
-    """Return the config that suits ``agent``, on any environment."""
+def default_config(agent: str, env_id: str) -> Config:
+    """Return the config that suits ``agent`` on the environment of that id."""
     if agent == "sft":
         return FineTuningConfig()
-    return PolicyGradientConfig(epochs=2 if agent == "ppo-lm" else 1)
+    return PolicyGradientConfig(**{**_default(env_id)[1], "epochs": 2 if agent == "ppo-lm" else 1})
 
 
 def default_steps(agent: str, env_id: str) -> int:
     """Return the tokens that the default config needs."""
-    return (
-        1_000_000
-        if agent == "sft"
-        else _STEPS.get(env_id.rsplit("/", 1)[-1].rsplit("-v", 1)[0], _OTHER_STEPS)
-    )
+    return 1_000_000 if agent == "sft" else _default(env_id)[0]
+
+
+def _default(env_id: str) -> tuple[int, Mapping[str, Any]]:
+    return _DEFAULTS.get(env_id.rsplit("/", 1)[-1].rsplit("-v", 1)[0], _OTHERS)

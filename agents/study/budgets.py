@@ -30,7 +30,7 @@ def config_type(agent: str) -> type[Any] | None:
     if agent in TABULAR:
         return QLearningConfig
     if agent in LANGUAGE:
-        return type(policy_gradient.default_config(agent))
+        return type(policy_gradient.default_config(agent, ""))
     return type(sb3.default_config(agent, "")) if agent in SB3 else None
 
 
@@ -40,7 +40,7 @@ def default_config(agent: str, env: str) -> Any:
     if agent in TABULAR:
         return tabular_default(env_id, cast(Backup, agent))[0]
     if agent in LANGUAGE:
-        return policy_gradient.default_config(agent)
+        return policy_gradient.default_config(agent, env_id)
     return sb3.default_config(agent, env_id) if agent in SB3 else None
 
 

@@ -54,7 +54,7 @@ def measure_claims() -> Iterator[Claim]:
         yield sb3_score("ppo", env)
     for env in ("Flattery", "Keyword", "Delayed", "LengthBias"):
         yield language_share("rloo", env, 0.95)
-    yield language_share("rloo", "Arithmetic", 0.70)
+    yield language_share("rloo", "Arithmetic", 0.80)
 
 
 def learned_value(env: str) -> Claim:

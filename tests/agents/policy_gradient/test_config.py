@@ -53,7 +53,7 @@ def test_a_group_of_one_has_nobody_to_be_compared_with(agent: str) -> None:
 def test_every_agent_has_defaults_on_every_environment() -> None:
     for agent in AGENTS:
         for env_id in ("tokenwalk/LengthBias-v0", "tokenwalk/TokenGeneration-v0", "somebody/Else-v3"):
-            assert default_config(agent).kl_coef == 0.1
+            assert default_config(agent, env_id).kl_coef == 0.1
             assert default_steps(agent, env_id) > 0
     assert PLACEMENTS[0] == PolicyGradientConfig().kl
 

@@ -4,6 +4,7 @@ rich is imported where something is drawn, so that --help starts fast.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ def progress_bar(label: str) -> Iterator[Callable[[ProgressReport], None]]:
         TextColumn("{task.fields[figures]}"),
     )
     with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        *columns, console=Console(stderr=True), transient=True, disable=is_quiet() or not sys.stderr.isatty()
     ) as bar:
         task = bar.add_task(label, total=None, figures="")
 
@@ -131,5 +132,11 @@ def tensorboard_command(path: Path) -> str:
 
 
 def note(message: str) -> None:
-    """Print a remark on stderr."""
-    print(message, file=sys.stderr)
+    """Print a remark on stderr, unless it is to be quiet there."""
+    if not is_quiet():
+        print(message, file=sys.stderr)
+
+
+def is_quiet() -> bool:
+    """Return whether nothing but errors may go to stderr: ``--quiet``, or TOKENWALK_QUIET=1."""
+    return os.environ.get("TOKENWALK_QUIET", "") not in ("", "0")

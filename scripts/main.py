@@ -20,7 +20,8 @@ COMMANDS = {
     "examples": "run the listings of the documents: as printed, and as right",
     "doctor": "check this installation and say how to mend it",
 }
-USAGE = "usage: tokenwalk COMMAND [ARGUMENTS]     ('tokenwalk COMMAND --help' explains one)"
+USAGE = "usage: tokenwalk COMMAND [ARGUMENTS] [--quiet]     ('tokenwalk COMMAND --help' explains one)"
+QUIET = "TOKENWALK_QUIET"  # an environment variable: no progress and no remarks on stderr, errors alone
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,11 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     """Run the subcommand ``name`` and return its exit code: 2 for a user's error, 130 after Ctrl-C.
 
+    ``--quiet`` (or TOKENWALK_QUIET=1) leaves nothing on stderr but errors.
     A user's error is one line on stderr; TOKENWALK_TRACEBACK=1 shows where it came from.
     """
     try:
+        argv = list(sys.argv[1:] if argv is None else argv)
+        if "--quiet" in argv:
+            argv.remove("--quiet")
+            os.environ[QUIET] = "1"
         command: Callable[[Sequence[str]], int] = importlib.import_module(f"tokenwalk.scripts.{name}").main
-        return command(list(sys.argv[1:] if argv is None else argv))
+        return command(argv)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("tokenwalk"):
             raise

@@ -269,3 +269,21 @@ def test_help_needs_neither_torch_nor_sb3_nor_numba(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.stderr.strip().endswith("[]")
+
+
+def test_quiet_leaves_nothing_on_stderr_but_errors(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenwalk.scripts.console import note
+
+    monkeypatch.setenv("TOKENWALK_QUIET", "0")
+    note("a remark")
+    assert capsys.readouterr().err == "a remark\n"
+    code, out, err = run(capsys, "solve", "CounterWalk", "--quiet", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["optimal_value"] == pytest.approx(10 / 19)
+    note("another remark")
+    assert capsys.readouterr().err == ""
+    code, _, err = run(capsys, "solve", "CounterWlk", "--quiet")
+    assert code == 2
+    assert err.startswith("tokenwalk: ")

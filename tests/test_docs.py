@@ -1,12 +1,17 @@
 """Every Python block of docs/ runs as it stands, and links between files lead somewhere."""
 
+import contextlib
+import functools
+import io
 import re
 from pathlib import Path
 
 import pytest
 
+from tokenwalk.scripts.main import COMMANDS, main
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
     (page.name, number, block)
     for page in PAGES[1:]
@@ -42,5 +47,30 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_of_docs_is_linked_from_the_readme_or_from_a_page_that_is() -> None:
-    linked = set(re.findall(r"([\w-]+\.md)\)", "".join(page.read_text("utf-8") for page in PAGES)))
+    linked = set(re.findall(r"([\w.-]+\.md)\)", "".join(page.read_text("utf-8") for page in PAGES)))
     assert {page.name for page in PAGES[1:]} <= linked
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_names_is_one_and_takes_its_options(page: Path) -> None:
+    text = page.read_text("utf-8")
+    shown = re.findall(r"^\$ tokenwalk (.+)$", text, flags=re.MULTILINE) + re.findall(
+        r"`tokenwalk ([^`]+)`", text
+    )
+    for line in shown:
+        words = line.split("#")[0].replace("\\|", "|").split()
+        name, kinds = words[0], words[1].split("|") if len(words) > 1 else []
+        assert name in COMMANDS, line
+        second = kinds[0].replace("AGENT", "q-learning") if name in ("train", "audit") and kinds else None
+        options = {word.split("=")[0].strip("[]") for word in words if word.strip("[").startswith("--")}
+        assert options <= options_of(name, second), line
+
+
+@functools.cache
+def options_of(name: str, second: str | None) -> set[str]:
+    """Return the options in the help of a subcommand, of ``train ppo`` say with those of its agent."""
+    words = [name, *([second] if second else []), "--help"]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        main(words)
+    return {"--help", "--quiet", "--version", *re.findall(r"--[a-z][a-z0-9-]*", said.getvalue())}

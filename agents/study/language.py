@@ -33,11 +33,13 @@ class TextSource:
         task: whose vocabulary, prompts and horizon it has.
         texts: what is learned; None: samples of the task's reference policy.
         floor: the least loss that there is, in nats per token; None where the source is not known.
+        note: what of a text was left out.
     """
 
     task: Task
     texts: Completions | None
     floor: float | None
+    note: str | None = None
 
 
 def read_source(task: str | None, text: str | None, tokens: Tokens, horizon: int | None) -> TextSource:
@@ -58,16 +60,25 @@ def read_source(task: str | None, text: str | None, tokens: Tokens, horizon: int
         return TextSource(found, None, entropy_rate(found))
     path = TEXT if text == BUNDLED else Path(str(text))
     found = text_task(path, tokens, 64 if horizon is None else horizon)
-    return TextSource(found, read_rows(path, found), None)
+    rows, dropped = read_rows(path, found)
+    share = dropped / (dropped + int((rows.tokens < found.vocabulary.eos).sum()))
+    note = f"{dropped:,} {tokens} ({share:.1%}) are rarer than the {found.vocabulary.size - 1} kept, and were left out"
+    return TextSource(found, rows, None, note if dropped else None)
 
 
-def read_rows(path: Path, task: Task) -> Completions:
-    """Return the lines of ``path`` in rows of at most H tokens. Raises ValueError where there are none."""
+def read_rows(path: Path, task: Task) -> tuple[Completions, int]:
+    """Return the lines of ``path`` in rows of at most H tokens, and how many pieces of them are no tokens.
+
+    Raises:
+        ValueError: there are no rows.
+    """
     known = {token: number for number, token in enumerate(task.vocabulary.tokens[:-1])}
     rows: list[list[int]] = []
+    dropped = 0
     for line in path.read_text(encoding="utf-8").splitlines():
         pieces = line.split() if task.vocabulary.separator else list(line.strip())
         ids = [known[piece] for piece in pieces if piece in known]
+        dropped += len(pieces) - len(ids)
         if ids:
             ids.append(task.vocabulary.eos)
             rows += [ids[first : first + task.horizon] for first in range(0, len(ids), task.horizon)]
@@ -76,7 +87,7 @@ def read_rows(path: Path, task: Task) -> Completions:
     blank = blank_prefixes(task, np.zeros(len(rows), dtype=np.int64))
     for number, row in enumerate(rows):
         blank.tokens[number, : len(row)], blank.length[number] = row, len(row)
-    return concatenate([blank])
+    return concatenate([blank]), dropped
 
 
 def teach_lm(
@@ -118,12 +129,14 @@ def teach_lm(
     }
     run = ModelRun(KIND, teaching, training, request, lines, on_progress)
     lm, trained, seconds, folder = run.carry_out(learn)
+    figures = lm_figures(lm, task, source.floor, trained[0].held_out)
     texts = config.texts if source.texts is None else len(source.texts)
     read = trained[0].updates * min(training.batch_size, texts) * (task.horizon + task.prompt_length)
     return run.finish(
         folder,
         {
-            **lm_figures(lm, task, source.floor, trained[0].held_out),
+            **figures,
+            "note": source.note or figures["note"],
             "parameters": lm.network.describe()["total"],
             "texts": texts,
             "tokens_per_second": read / seconds,

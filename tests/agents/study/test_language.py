@@ -78,3 +78,14 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
             read_source(*given, "characters", None)
     with pytest.raises(OSError, match="none"):
         read_source(None, str(tmp_path / "none.txt"), "characters", None)
+
+
+def test_what_a_text_has_beyond_the_vocabulary_is_counted_and_said(tmp_path: Path) -> None:
+    text = tmp_path / "many.txt"
+    text.write_text("".join(chr(0x4E00 + number) for number in range(100)) + "\nabc\n" * 3, encoding="utf-8")
+    source = read_source(None, str(text), "characters", None)
+    assert source.note == "39 characters (35.8%) are rarer than the 64 kept, and were left out"
+    assert source.texts is not None
+    assert (source.texts.tokens <= source.task.vocabulary.pad).all()
+    text.write_text("abc\n" * 3, encoding="utf-8")
+    assert read_source(None, str(text), "characters", None).note is None

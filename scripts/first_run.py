@@ -17,13 +17,18 @@ from tokenwalk.scripts.console import (
 from tokenwalk.scripts.main import run_command
 
 TASK = "Flattery"
-TRAININGS = (("q-learning", "CounterWalk"), ("q-learning", "FrozenLake"), ("ppo", "CounterWalk"))
+TRAININGS = (
+    ("q-learning", "CounterWalk"),
+    ("q-learning", "FrozenLake"),
+    ("ppo", "CounterWalk"),
+    ("rloo", TASK),
+)
 
 
 @dataclass(frozen=True)
 class FirstRunArguments:
-    """Train Q-learning on CounterWalk and FrozenLake and PPO on CounterWalk, each beside its exact optimum; then a reward
-    model and an autoencoder on Flattery, and Q-learning paid by the first."""
+    """Train Q-learning on CounterWalk and FrozenLake, PPO on CounterWalk and a language model on Flattery, each beside its
+    exact optimum; then a reward model and an autoencoder on Flattery, and Q-learning paid by the first."""
 
     run_dir: Folder = None
     """a new folder for the runs (default: the next number under runs/)"""

@@ -34,7 +34,7 @@ def draw_curves(
         )
     ends = [curve["steps"][-1] for curve in groups.values() if curve["steps"]]
     if min(ends) > 0 and max(ends) > 5 * min(ends):  # else the short ones are seen as a wall
-        axes.set_xscale("log")
+        axes.set_xscale("log", nonpositive="mask")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("environment steps (tokens, where they are written)")
     axes.set_ylabel(f"{metric} (reward per episode)" if "return" in metric else metric)

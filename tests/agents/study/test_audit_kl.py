@@ -33,6 +33,7 @@ def test_the_table_is_that_of_the_formulas_and_the_default_climbs_what_is_meant(
     assert ("rloo", None) in agents
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "fields", "verdict"),
     [

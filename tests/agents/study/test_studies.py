@@ -72,6 +72,7 @@ def test_a_labeller_who_likes_praise_ruins_what_is_learned_and_one_who_does_not_
     assert np.diff(rows[0]["ppo"]["steps"]).min() > 0
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_trained_on_the_proxy_lies_below_the_exact_path(tmp_path: Path) -> None:
     report = goodhart_report("Flattery", ["proxy"])
     runs = [
@@ -92,6 +93,7 @@ def test_a_policy_that_is_trained_on_the_proxy_lies_below_the_exact_path(tmp_pat
     assert (tmp_path / "policies.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_run_of_each_placement_begins_at_the_same_exact_regret(tmp_path: Path) -> None:
     runs = [language_studies.charged(placement, 0, 6_000) for placement in ("k1-in-reward", "k3-token-loss")]
     assert runs[0].regret[0] == pytest.approx(runs[1].regret[0], abs=1e-6)

@@ -176,11 +176,16 @@ def test_a_potential_trained_on_mixed_texts_makes_password_easy(tmp_path: Path) 
 
 
 def test_a_trained_reward_is_learned_from_where_the_task_is_too_large_to_list(tmp_path: Path) -> None:
-    config = RewardModelConfig(objective="regression", pairs=1_000)
-    summary = teach_reward_model(Teaching("Keyword", run_dir=tmp_path / "model"), config, QUICK)
-    assert not summary["exact"]
-    problem = open_problem("Keyword", reward=[str(tmp_path / "model")])
-    assert problem.mdp is None
-    assert problem.lines.optimal_return == pytest.approx(5.0)
-    found = train("ppo", "Keyword", steps=2_048, reward=[str(tmp_path / "model")], run_dir=tmp_path / "run")
+    for scorer, listed in (
+        ("transformer", False),
+        ("linear", True),
+    ):  # the linear one is a machine at any length
+        config = RewardModelConfig(objective="regression", pairs=1_000, scorer=scorer, width=16, n_layers=1)  # type: ignore[arg-type]
+        summary = teach_reward_model(Teaching("Keyword", run_dir=tmp_path / scorer), config, QUICK)
+        assert not summary["exact"]
+        problem = open_problem("Keyword", reward=[str(tmp_path / scorer)])
+        assert (problem.mdp is not None) == listed
+        assert problem.lines.optimal_return == pytest.approx(5.0)
+    reward = [str(tmp_path / "transformer")]
+    found = train("ppo", "Keyword", steps=2_048, reward=reward, run_dir=tmp_path / "run")
     assert np.isfinite(found["return"])

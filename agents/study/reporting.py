@@ -219,6 +219,8 @@ def _draw_curves(runs: Sequence[Run], metric: str, problem: Problem, path: Path)
         if curve := run.curve(metric):
             groups.setdefault(run.label, []).append(curve)
     lines = {name: tags[metric] for name, tags in problem.lines.charts.items() if metric in tags}
+    if metric == "eval/normalized_score":
+        lines = {"optimum": 1.0, "reference": 0.0}
     draw_curves({label: _banded(curves) for label, curves in groups.items()}, metric, lines, path)
 
 

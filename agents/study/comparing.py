@@ -6,13 +6,11 @@ mean, and bootstrap intervals that draw the seeds of each cell apart).
 
 import csv
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.tracking import read_metrics
 from tokenwalk.agents.study.budgets import LANGUAGE, SB3, TABULAR, check_agent, default_steps
 from tokenwalk.agents.study.problem import Problem, open_problem
+from tokenwalk.agents.study.processes import in_processes
 
 REWARDS = ("gold", "proxy", "reward-model", "bonus", "potential", "penalty")
 TOKEN_AGENTS, OTHER_AGENTS = ("q-learning", "ppo", "rloo", "sft"), ("q-learning", "ppo", "dqn")
@@ -153,18 +152,10 @@ def compare(
     cells = comparison.cells()
     left = [cell for cell in cells if not _is_over(folder / "runs" / cell.name)]
     told(len(cells) - len(left), len(cells), "")
-    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        waiting: dict[Future[None], Cell] = {pool.submit(train_cell, cell, folder): cell for cell in left}
-        try:
-            while waiting:
-                ended, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    cell = waiting.pop(future)
-                    future.result()
-                    told(len(cells) - len(waiting), len(cells), cell.name)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    over = len(cells) - len(left)
+    for cell, _ in in_processes(partial(train_cell, folder=folder), left, jobs):
+        over += 1
+        told(over, len(cells), cell.name)
     report = {
         **asdict(comparison),
         **summarize(comparison, folder),

@@ -67,6 +67,10 @@ class LanguageLearner:
             )
         if problem.env_args.get("observation", "tokens") != "tokens":
             raise ValueError(f"{agent} reads tokens: leave --observation out")
+        if agent == "sft" and any(problem.names.values()):
+            raise ValueError(
+                "sft learns texts that are good by gold, whatever is paid: leave --reward and --shaping out"
+            )
         check_groups(agent, config)
         torch.set_num_threads(threads)
         self._agent, self._problem, self._config, self._seed = agent, problem, config, seed

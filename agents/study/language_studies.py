@@ -1,16 +1,15 @@
 """Two studies of the language model: more parameters against the entropy rate, and where the KL is charged."""
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokenwalk.agents.backprop.configs import LMConfig
 from tokenwalk.agents.policy_gradient.config import Placement
+from tokenwalk.agents.study.processes import in_processes
 
 SIZES = ((1, 16), (2, 32), (2, 64))  # layers, width
 SIZES_TASK = "Lexicon"
@@ -81,21 +80,21 @@ def kl_placements(
     told: Told = lambda text: None,
 ) -> list[Charged]:
     """Train RLOO with the KL charged in each place and return the exact regret along the way."""
-    jobs = [(placement, seed, steps) for placement in placements for seed in range(seeds)]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        found = []
-        for one in pool.map(charged, *zip(*jobs, strict=True)):
-            told(f"{one.placement}, seed {one.seed}: regret {one.regret[-1]:.5f}")
-            found.append(one)
-    return found
+    jobs = [(placement, seed) for placement in placements for seed in range(seeds)]
+    found: dict[tuple[Placement, int], Charged] = {}
+    for job, one in in_processes(partial(charged, steps=steps), jobs):
+        told(f"{one.placement}, seed {one.seed}: regret {one.regret[-1]:.5f}")
+        found[job] = one
+    return [found[job] for job in jobs]
 
 
-def charged(placement: Placement, seed: int, steps: int) -> Charged:
-    """Train RLOO once; the price of a nat and the learning rate are the same all along."""
+def charged(job: tuple[Placement, int], steps: int) -> Charged:
+    """Train RLOO once, with the KL in one place and from one seed; the price of a nat is the same all along."""
     from tokenwalk.agents.study.budgets import default_config
     from tokenwalk.agents.study.learners import build_learner
     from tokenwalk.agents.study.problem import open_problem
 
+    placement, seed = job
     problem = open_problem(KL_TASK)
     config = replace(default_config("rloo", KL_TASK), kl=placement, kl_coef=KL_COEF, kl_anneal=1.0)
     learner = build_learner("rloo", problem, config, seed=seed, runs=None, threads=1)

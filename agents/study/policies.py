@@ -1,10 +1,7 @@
 """Where policies that were trained on a proxy lie on the exact gold-against-KL picture: the path, best-of-n, the runs."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 from tokenwalk.agents.backprop.configs import RewardModelConfig
 from tokenwalk.agents.exact.frontier import Fit, fit_best_of_n, fit_rl
 from tokenwalk.agents.study.goodhart import goodhart_report
+from tokenwalk.agents.study.processes import in_processes
 
 LIKED = 1.0  # what a word of praise is worth to Flattery's labeller, beside gold
 AGENT = "rloo"
@@ -75,7 +73,7 @@ def measure(
     jobs = [job for panel in panels for job in panel["jobs"]]
     jobs.sort(key=lambda job: -job.steps)  # the long ones first, so that no core is idle at the end
     found: dict[Job, dict[str, Any]] = {}
-    for job, row in _carried_out(jobs):
+    for job, row in in_processes(train_policy, jobs):
         found[job] = row
         told(
             f"{job.task}, {Path(job.reward).name}, kl_coef {job.kl_coef:g}: gold {row['gold']:.3f} at {row['kl']:.2f} nats"
@@ -84,11 +82,6 @@ def measure(
         panel["runs"] = [found[job] for job in panel.pop("jobs")]
         panel["fits"] = fits_of(panel["runs"], panel["report"]["reference_gold"])
     return panels
-
-
-def _carried_out(jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        yield from zip(jobs, pool.map(train_policy, jobs), strict=True)
 
 
 def train_policy(job: Job) -> dict[str, Any]:

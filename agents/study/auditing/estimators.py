@@ -70,6 +70,10 @@ def audit_kl(task: Task, choice: Choice, told: Callable[[str], object] = lambda 
         TreeTooLargeError: there are too many completions for an exact gradient.
         ValueError: fewer than 2 updates, a group of one, a model of another task.
     """
+    if choice.config.kl_to == "model":
+        raise ValueError(
+            "kl_to is 'model': the KL of a model to itself is 0 and has no gradient; give 'reference'"
+        )
     if choice.updates < 2:
         raise ValueError(f"updates is {choice.updates}: an error needs 2 or more")
     if (size := count_prefixes(task)) > MAX_PREFIXES:

@@ -56,3 +56,5 @@ def test_a_task_of_too_many_texts_and_too_few_updates_are_refused() -> None:
         audit_kl(find_task("Keyword"), Choice())
     with pytest.raises(ValueError, match="updates is 1"):
         audit(updates=1)
+    with pytest.raises(ValueError, match="the KL of a model to itself is 0"):
+        audit(kl_to="model")

@@ -150,6 +150,12 @@ def test_what_a_source_is_paid_can_change_while_it_learns(tmp_path: Path) -> Non
     [
         ("rloo", "CounterWalk", {}, "rloo writes tokens and tokenwalk/CounterWalk-v0 is no token task"),
         ("rloo", "Flattery", {"env_args": {"observation": "machine"}}, "rloo reads tokens"),
+        (
+            "sft",
+            "Flattery",
+            {"reward": ["proxy"]},
+            "sft learns texts that are good by gold, whatever is paid",
+        ),
         ("grpo", "Flattery", {"config": config("grpo", group_size=1)}, "group_size is 1: grpo compares"),
         (
             "ppo-lm",

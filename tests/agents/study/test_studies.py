@@ -95,7 +95,9 @@ def test_a_policy_that_is_trained_on_the_proxy_lies_below_the_exact_path(tmp_pat
 
 @pytest.mark.slow
 def test_a_run_of_each_placement_begins_at_the_same_exact_regret(tmp_path: Path) -> None:
-    runs = [language_studies.charged(placement, 0, 6_000) for placement in ("k1-in-reward", "k3-token-loss")]
+    runs = [
+        language_studies.charged((placement, 0), 6_000) for placement in ("k1-in-reward", "k3-token-loss")
+    ]
     assert runs[0].regret[0] == pytest.approx(runs[1].regret[0], abs=1e-6)
     assert all(run.regret[-1] < run.regret[0] for run in runs)
     draw_placements([vars(run) for run in runs], tmp_path / "placements.png")

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tokenwalk.agents.backprop.descent import check_count, check_number
+from tokenwalk.agents.backprop.descent import check_choice, check_count, check_number
 
 Schedule = Literal["constant", "cosine"]
 Kind = Literal["linear", "transformer"]
@@ -52,8 +52,7 @@ class TrainingConfig:
             check_count("patience", self.patience)
         for name, least in (("learning_rate", None), ("clip_norm", None), ("weight_decay", 0.0)):
             check_number(name, getattr(self, name), least)
-        if self.schedule not in get_args(Schedule):
-            raise ValueError(f"schedule is {self.schedule!r}: give {' or '.join(get_args(Schedule))}")
+        check_choice("schedule", self.schedule, get_args(Schedule))
 
     def rate_at(self, update: int) -> float:
         """Return the learning rate of the update after ``update`` of them."""
@@ -96,8 +95,7 @@ class RewardModelConfig:
 
     def __post_init__(self) -> None:
         for name, kind in (("objective", Objective), ("scorer", Kind), ("combine", Combine)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} is {getattr(self, name)!r}: give {' or '.join(get_args(kind))}")
+            check_choice(name, getattr(self, name), get_args(kind))
         for name in ("pairs", "members", "width", "n_layers"):
             check_count(name, getattr(self, name))
         check_number("temperature", self.temperature)

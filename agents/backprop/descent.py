@@ -4,7 +4,7 @@ Source: Cauchy 1847; for mini batches Robbins and Monro 1951, "A stochastic appr
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -151,6 +151,12 @@ def check_finite(name: str, values: FloatArray) -> None:
         raise ValueError(
             f"{name}{list(place)} is {values[place]}: give finite numbers, or leave out the row where one is missing"
         )
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: give {' or '.join(map(str, choices))}")
 
 
 def check_number(name: str, value: object, least: float | None = None) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from tokenwalk.agents.backprop.configs import LMConfig
-from tokenwalk.agents.backprop.descent import check_count, check_number
+from tokenwalk.agents.backprop.descent import check_choice, check_count, check_number
 
 Algorithm = Literal["reinforce", "rloo", "grpo", "ppo-lm"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -104,10 +104,7 @@ class PolicyGradientConfig(BeginningConfig):
         check_number("clip", self.clip)
         check_number("kl_anneal", self.kl_anneal)
         for name, kind in (("kl", Placement), ("kl_to", Anchor), ("normalization", Normalization)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}: give {' or '.join(map(repr, get_args(kind)))}"
-                )
+            check_choice(name, getattr(self, name), get_args(kind))
 
     @property
     def batch(self) -> int:

@@ -1,7 +1,5 @@
 """TensorBoard, opened in a real browser on a real run, draws the curve and its optimum in one chart."""
 
-import importlib.util
-import shutil
 import socket
 import subprocess
 import sys
@@ -9,20 +7,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tokenwalk.agents.study.training import train
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt install chromium)"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None,
-        reason="playwright is not installed (pip install playwright)",
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -57,33 +48,29 @@ def board(tmp_path: Path) -> Iterator[str]:
         server.wait(timeout=20)
 
 
-def test_the_default_tab_draws_the_return_with_optimum_and_reference_in_one_chart(board: str) -> None:
-    from playwright.sync_api import expect, sync_playwright
+def test_the_default_tab_draws_the_return_with_optimum_and_reference_in_one_chart(
+    board: str, browser: Any
+) -> None:
+    from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        page = browser.new_page(viewport={"width": 1600, "height": 1200})
-        page.goto(board)
-        for run in ("walk", "walk/optimum", "walk/reference"):
-            expect(page.get_by_text(run, exact=True).first).to_be_visible(timeout=60_000)
-        page.get_by_role("combobox", name="Filter tags (regex)").fill("eval/return$")
-        card = page.locator("card-view").filter(has_text="eval/return").first
-        expect(card).to_be_visible(timeout=30_000)
-        expect(card.locator("svg path[d], canvas").first).to_be_attached(timeout=30_000)
-        # The chart's own table has one row for each run that it draws.
-        card.hover()
-        box = card.locator("line-chart").first.bounding_box()
-        assert box is not None
-        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        tooltip = page.locator(".tooltip").first
-        expect(tooltip).to_be_visible(timeout=10_000)
-        drawn = tooltip.inner_text()
-        page.goto(f"{board}/#hparams")
-        for shown in ("step_size", "eval/normalized_score"):
-            expect(page.get_by_text(shown).first).to_be_visible(timeout=60_000)
-        browser.close()
+    page = browser.new_page(viewport={"width": 1600, "height": 1200})
+    page.goto(board)
+    for run in ("walk", "walk/optimum", "walk/reference"):
+        expect(page.get_by_text(run, exact=True).first).to_be_visible(timeout=60_000)
+    page.get_by_role("combobox", name="Filter tags (regex)").fill("eval/return$")
+    card = page.locator("card-view").filter(has_text="eval/return").first
+    expect(card).to_be_visible(timeout=30_000)
+    expect(card.locator("svg path[d], canvas").first).to_be_attached(timeout=30_000)
+    # The chart's own table has one row for each run that it draws.
+    card.hover()
+    box = card.locator("line-chart").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tooltip = page.locator(".tooltip").first
+    expect(tooltip).to_be_visible(timeout=10_000)
+    drawn = tooltip.inner_text()
+    page.goto(f"{board}/#hparams")
+    for shown in ("step_size", "eval/normalized_score"):
+        expect(page.get_by_text(shown).first).to_be_visible(timeout=60_000)
     assert "walk/optimum" in drawn
     assert "walk/reference" in drawn

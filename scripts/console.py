@@ -117,6 +117,8 @@ def progress_bar(label: str) -> Iterator[Callable[[ProgressReport], None]]:
         def on_progress(progress: ProgressReport) -> None:
             shown = progress.metrics.get("eval/return", progress.metrics.get("rollout/ep_rew_mean"))
             figures = "" if shown is None else f"return {shown:.4g}"
+            if (loss := progress.metrics.get("train/pretraining_loss")) is not None:
+                figures = f"pre-training, loss {loss:.3g}"
             if progress.optimal_return is not None:
                 figures += f" (optimum {progress.optimal_return:.4g})"
             bar.update(

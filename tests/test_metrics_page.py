@@ -4,9 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tokenwalk.agents.backprop.configs import LMConfig, RewardModelConfig, TrainingConfig
 from tokenwalk.agents.policy_gradient.config import FineTuningConfig, PolicyGradientConfig
 from tokenwalk.agents.runs.tracking import read_metrics
+from tokenwalk.agents.study import language_learner
 from tokenwalk.agents.study.language import read_source, teach_lm
 from tokenwalk.agents.study.model_run import Teaching
 from tokenwalk.agents.study.teaching import teach_reward_model
@@ -16,7 +19,9 @@ PAGE = (Path(__file__).resolve().parents[1] / "docs" / "metrics.md").read_text(e
 DEFINED = set(re.findall(r"`([a-z]+/[A-Za-z_/]+)`", PAGE))
 
 
-def test_every_tag_of_every_kind_of_run_is_defined_and_every_defined_one_is_logged(tmp_path: Path) -> None:
+def test_every_tag_of_every_kind_of_run_is_defined_and_every_defined_one_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small: dict[str, Any] = {"n_layers": 1, "n_heads": 2, "width": 16}
     quick = TrainingConfig(updates=4, evaluate_every=2)
     train("q-learning", "CounterWalk", steps=400, run_dir=tmp_path / "q")
@@ -29,6 +34,8 @@ def test_every_tag_of_every_kind_of_run_is_defined_and_every_defined_one_is_logg
     train(
         "sft", "Flattery", steps=2_000, config=FineTuningConfig(**small, texts=100), run_dir=tmp_path / "sft"
     )
+    monkeypatch.setattr(language_learner, "default_training", lambda config, seed: quick)
+    train("rloo", "Lexicon", steps=0, config=config, run_dir=tmp_path / "lexicon")
     source = read_source("Flattery", None, "characters", None)
     teach_lm(Teaching("Flattery", run_dir=tmp_path / "lm"), source, LMConfig(**small, texts=50), quick)
     teach_reward_model(Teaching("Flattery", run_dir=tmp_path / "rm"), RewardModelConfig(pairs=50), quick)

@@ -12,6 +12,7 @@ import torch
 
 from tokenwalk.agents.backprop.configs import TrainingConfig, default_training
 from tokenwalk.agents.backprop.lm import TokenLM, fresh_lm, is_independent, pretrain, reference_lm
+from tokenwalk.agents.backprop.training import OnProgress
 from tokenwalk.agents.exact.completions import sample_completions
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.token_policy import Policy, exact_policy
@@ -30,6 +31,7 @@ MODEL_FILE, START_FILE = "model.safetensors", "start.safetensors"
 LIVE_PREFIXES = 20_000  # of a tree that is evaluated along the way; above, LIVE_SAMPLES are drawn
 LIVE_SAMPLES = 1_000
 LOOKS = 20  # at a fine-tuning
+PRETRAINING = "train/pretraining_loss"
 
 
 class LanguageLearner:
@@ -111,8 +113,16 @@ class LanguageLearner:
 
     def learn(self, steps: int, report: Any) -> None:
         """Write, or read, ``steps`` tokens and learn; ``report`` gets the score before the first and now and then."""
-        report(0, {})  # it is under way, though a model may be pre-trained first
-        lm = self.lm
+        report(0, {})
+        if self._lm is None:
+            self._lm = begin(
+                self._task,
+                self._config,
+                self._device,
+                self._seed,
+                lambda _, figures: report(0, {PRETRAINING: figures["train/loss"]}),
+            )
+        lm = self._lm
         if self._to_model:
             self._start = replace(lm, network=copy.deepcopy(lm.network).requires_grad_(False))
         score = self._look()
@@ -240,7 +250,13 @@ def language_model_file(run: Path) -> Path:
     return path
 
 
-def begin(task: Task, config: BeginningConfig, device: torch.device, seed: int) -> TokenLM:
+def begin(
+    task: Task,
+    config: BeginningConfig,
+    device: torch.device,
+    seed: int,
+    on_progress: OnProgress | None = None,
+) -> TokenLM:
     """Return a model of the reference policy: given to it where that draws tokens independently, else pre-trained."""
     if is_independent(task):
         lm = reference_lm(task, config.network, seed)
@@ -248,7 +264,9 @@ def begin(task: Task, config: BeginningConfig, device: torch.device, seed: int) 
         return lm
     lm = fresh_lm(task, config.network, seed)
     lm.network.to(device)
-    lm, trained = pretrain(task, config.network, default_training(config.network, seed), lm=lm)
+    lm, trained = pretrain(
+        task, config.network, default_training(config.network, seed), lm=lm, on_progress=on_progress
+    )
     if trained.interrupted:
         raise KeyboardInterrupt
     return lm

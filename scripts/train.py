@@ -23,7 +23,7 @@ from tokenwalk.scripts.console import (
 )
 from tokenwalk.scripts.main import run_command
 
-AGENTS = {  # by what they are; learners.AGENTS is the same list, which a test holds
+AGENTS = {  # by what they are; budgets.AGENTS is the same list, which a test holds
     "tabular": ("q-learning", "sarsa", "expected-sarsa", "double-q", "soft-q"),
     "Stable-Baselines3": ("ppo", "a2c", "dqn", "maskable-ppo"),
     "language model, by reward or by good texts": ("reinforce", "rloo", "grpo", "ppo-lm", "sft"),

@@ -9,7 +9,8 @@ import numpy as np
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
 from tokenwalk.agents.study.budgets import default_config, default_steps
-from tokenwalk.agents.study.learners import build_learner, score_learner
+from tokenwalk.agents.study.learner import score_learner
+from tokenwalk.agents.study.learners import build_learner
 from tokenwalk.agents.study.problem import Problem, open_problem
 from tokenwalk.agents.study.scoring import score_exactly
 from tokenwalk.agents.tabular.q_learning import QLearning

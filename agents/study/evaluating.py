@@ -9,7 +9,8 @@ import numpy as np
 
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.study.best_of import best_of as best_of_run
-from tokenwalk.agents.study.learners import EPISODES, Learner, load_learner, score_learner
+from tokenwalk.agents.study.learner import EPISODES, Learner, score_learner
+from tokenwalk.agents.study.learners import load_learner
 from tokenwalk.agents.study.problem import Problem
 from tokenwalk.agents.study.requests import reopen_problem
 from tokenwalk.agents.study.rollout import Episode, play, write_trajectories

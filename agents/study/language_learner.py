@@ -20,6 +20,7 @@ from tokenwalk.agents.exact.tree import exact_tables, optimal_value
 from tokenwalk.agents.policy_gradient.config import BeginningConfig, FineTuningConfig, check_groups
 from tokenwalk.agents.policy_gradient.trainer import PolicyGradient
 from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.study.learner import MODEL_FILE, Report
 from tokenwalk.agents.study.problem import Problem
 from tokenwalk.agents.study.rollout import Actor, TokenActor
 from tokenwalk.agents.study.scoring import Charge, Score, score_tokens_policy
@@ -27,7 +28,7 @@ from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel, compose
 from tokenwalk.envs.transition import FloatArray
 
-MODEL_FILE, START_FILE = "model.safetensors", "start.safetensors"
+START_FILE = "start.safetensors"
 LIVE_PREFIXES = 20_000  # of a tree that is evaluated along the way; above, LIVE_SAMPLES are drawn
 LIVE_SAMPLES = 1_000
 LOOKS = 20  # at a fine-tuning
@@ -111,7 +112,7 @@ class LanguageLearner:
             self._charge = Charge(self._config.kl_coef, start, optimum)
         return self._charge
 
-    def learn(self, steps: int, report: Any) -> None:
+    def learn(self, steps: int, report: Report) -> None:
         """Write, or read, ``steps`` tokens and learn; ``report`` gets the score before the first and now and then."""
         report(0, {})
         if self._lm is None:
@@ -152,7 +153,7 @@ class LanguageLearner:
             samples=LIVE_SAMPLES,
         )
 
-    def _fine_tune(self, config: FineTuningConfig, steps: int, report: Any) -> None:
+    def _fine_tune(self, config: FineTuningConfig, steps: int, report: Report) -> None:
         """Learn from samples of the best policy by gold at the config's price of a nat."""
         texts = sample_completions(
             self._task,

@@ -10,9 +10,9 @@ import numpy as np
 from tokenwalk.agents.backprop.configs import RewardModelConfig
 from tokenwalk.agents.exact.evaluation import evaluate
 from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
-from tokenwalk.agents.study.learners import RowsPolicy
 from tokenwalk.agents.study.model_run import Teaching
 from tokenwalk.agents.study.problem import Problem, open_problem
+from tokenwalk.agents.study.tabular_learner import RowsPolicy
 from tokenwalk.agents.study.teaching import teach_reward_model
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.kernels import EPISODES, STEP

@@ -89,7 +89,8 @@ def train_policy(job: Job) -> dict[str, Any]:
     import time
 
     from tokenwalk.agents.study.budgets import default_config
-    from tokenwalk.agents.study.learners import build_learner, score_learner
+    from tokenwalk.agents.study.learner import score_learner
+    from tokenwalk.agents.study.learners import build_learner
     from tokenwalk.agents.study.problem import open_problem
 
     problem = open_problem(job.task, reward=[job.reward])

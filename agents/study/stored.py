@@ -10,7 +10,7 @@ import numpy as np
 from tokenwalk.agents.exact.completions import Completions, sample_completions
 from tokenwalk.agents.exact.token_policy import Policy
 from tokenwalk.agents.runs.checkpoint import DamagedFileError, write_atomically
-from tokenwalk.agents.study.learners import Learner
+from tokenwalk.agents.study.learner import Learner
 from tokenwalk.agents.study.problem import Problem
 from tokenwalk.agents.study.rollout import mean_and_interval
 from tokenwalk.envs.rewards.source import Source

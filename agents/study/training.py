@@ -14,7 +14,8 @@ from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.tracking import Tracker
 from tokenwalk.agents.study.budgets import LANGUAGE, SB3, check_agent, default_config, default_steps
 from tokenwalk.agents.study.learned import MODELS
-from tokenwalk.agents.study.learners import Learner, build_learner, load_learner, score_learner
+from tokenwalk.agents.study.learner import Learner, score_learner
+from tokenwalk.agents.study.learners import build_learner, load_learner
 from tokenwalk.agents.study.problem import Problem, open_problem
 from tokenwalk.agents.study.requests import keep_sources, reopen_problem
 from tokenwalk.agents.study.scoring import summary_of
@@ -53,7 +54,7 @@ def train(
     """Train ``agent`` on ``env`` and return the summary that also stands in the run folder.
 
     Args:
-        agent: a name of ``learners.AGENTS``.
+        agent: a name of ``budgets.AGENTS``.
         env: an environment's name or id.
         steps: environment steps of each run; the agent's default for this environment where None.
         seed: of everything that is drawn.

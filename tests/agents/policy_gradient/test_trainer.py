@@ -58,7 +58,7 @@ def test_every_algorithm_climbs_most_of_the_way_within_seconds(algorithm: Algori
     found = learner(algorithm, epochs=2 if algorithm == "ppo-lm" else 1)
     assert share(found) == pytest.approx(0.0, abs=1e-4)
     found.learn(120_000, lambda steps, figures: None)
-    assert share(found) > 0.8
+    assert share(found) > (0.95 if algorithm == "ppo-lm" else 0.86)
 
 
 def test_the_broken_twin_that_hardly_moves_its_parameters_learns_nothing() -> None:

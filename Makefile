@@ -39,7 +39,7 @@ train: $(STAMP)  ## train the first agents and learned rewards and print them be
 	@$(BIN)/python scripts/first_run.py
 
 test: $(STAMP)  ## run the fast tests (the slow ones: .ci/run)
-	@$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -q -m "not slow and not long" -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)  ## check style, format and types
 	$(BIN)/ruff check
@@ -49,8 +49,9 @@ lint: $(STAMP)  ## check style, format and types
 bench: $(STAMP)  ## measure speed against Gymnasium's, SB3's and a textbook's
 	@$(BIN)/tokenwalk benchmark
 
-claims: $(STAMP)  ## measure the learning claims of the README again (long)
+claims: $(STAMP)  ## measure the learning claims of the README again, and run the long commands of docs/ (an hour)
 	@$(BIN)/python scripts/claims.py
+	@$(BIN)/python -m pytest -q -rs -m long --durations=0
 
 studies: $(STAMP)  ## measure the studies of docs/ again and draw their pictures (minutes)
 	@$(BIN)/python scripts/studies.py

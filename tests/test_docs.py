@@ -1,66 +1,233 @@
-"""Every Python block of docs/ runs as it stands, and links between files lead somewhere."""
+"""README and docs/ are run: every Python block, every command with what it is said to print, every link.
+
+Blocks of a page are read by their first line: ``python`` is run as it stands, ``python file=NAME`` is also a file beside
+the page's commands; ``console`` holds commands (``$ ...``), each with what it prints where that is shown (``...`` stands for
+anything); ``console long`` holds those that take more than a few seconds, which `make claims` runs.
+"""
 
 import contextlib
+import doctest
 import functools
 import io
 import re
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tokenwalk.scripts.main import COMMANDS, main
+from tokenwalk.scripts.main import COMMANDS, QUIET, main, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [
-    (page.name, number, block)
-    for page in PAGES[1:]
-    for number, block in enumerate(
-        re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
-    )
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+CHECKER, LENIENT = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+# What a placeholder looks like in a command that is a form and no call: TASK, [--steps N], a|b, ...
+PLACEHOLDER = re.compile(r"\b[A-Z]{1,}\b|[\[|]|\.\.\.")
+# Inline commands that take minutes; blocks say so themselves.
+LONG = re.compile(
+    r"train (lm|rloo|grpo|reinforce|ppo-lm|sft) |compare|benchmark|scripts/(studies|peers|claims)"
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its kind (``python``), the words after it (``file=praise.py``), and its text."""
+
+    kind: str
+    options: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command of a console block and what it prints, empty where nothing is shown."""
+
+    command: str
+    promised: str
+
+
+@functools.cache
+def blocks(page: str) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    text = (ROOT / page).read_text("utf-8")
+    return [
+        Block(*found)
+        for found in re.findall(r"^```(\w+) ?([^\n]*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def calls(page: str, *, long: bool) -> list[Call]:
+    """Return the commands of a page's console blocks."""
+    found = []
+    for block in blocks(page):
+        if block.kind == "console" and (block.options == "long") == long:
+            for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+                command, _, promised = part.partition("\n")
+                found.append(Call(command.partition("  #")[0].strip(), promised))
+    return found
+
+
+def inline(page: str) -> list[str]:
+    """Return the commands between backticks."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"`((?:tokenwalk |python scripts/)[^`]+)`", text)
+    return [" ".join(command.replace("\\|", "|").split()) for command in found]
+
+
+def is_whole(command: str) -> bool:
+    """Return whether a command between backticks can be run: it is more than a name and has no placeholder."""
+    words = command.split()
+    name_only = len(words) == 2 or (len(words) == 3 and words[1] in ("train", "audit") and words[2] != "kl")
+    return not name_only and PLACEHOLDER.search(re.sub(r"--|[A-Z][a-z]\w*|\w+\.py:\w+", "", command)) is None
+
+
+def inline_commands(*, long: bool) -> list[tuple[str, str]]:
+    """Return (page, command), each command once and only where no console block holds it."""
+    in_blocks = {call.command for page in NAMES for kind in (True, False) for call in calls(page, long=kind)}
+    seen: dict[str, str] = {}
+    for page in NAMES:
+        for command in inline(page):
+            if is_whole(command) and command not in in_blocks and bool(LONG.search(command)) == long:
+                seen.setdefault(command, page)
+    return [(page, command) for command, page in seen.items()]
+
+
+PYTHON = [
+    pytest.param(page, block.text, id=f"{page}-{number}")
+    for page in NAMES
+    for number, block in enumerate(block for block in blocks(page) if block.kind == "python")
 ]
 
 
-@pytest.mark.parametrize(
-    ("page", "number", "block"), BLOCKS, ids=[f"{page}-{number}" for page, number, _ in BLOCKS]
-)
+@pytest.mark.parametrize(("page", "text"), PYTHON)
 def test_every_python_block_runs_as_it_stands(
-    page: str,
-    number: int,
-    block: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    page: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, f"{page}, block {number}", "exec"), {})
+    exec(compile(text, page, "exec"), {"__name__": "__main__"})
     printed = iter(capsys.readouterr().out.splitlines())
-    for promised in re.findall(r"print\(.*\)  # (.+)", block):
-        assert next(printed).startswith(promised.rstrip("."))
+    for promised in re.findall(r"print\(.*\)  # (.+)", text):
+        assert next(printed).startswith(promised.partition("...")[0])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_files_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text("utf-8"))
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go to an empty folder with another for pictures, and undo what a command sets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(QUIET, "0")
+    monkeypatch.setenv("COLUMNS", "100")
+    (tmp_path / "docs").mkdir()
+    return tmp_path
+
+
+def write_files(page: str, folder: Path) -> None:
+    """Write the files that a page shows."""
+    for block in blocks(page):
+        if block.options.startswith("file="):
+            (folder / block.options.removeprefix("file=")).write_text(block.text, "utf-8")
+
+
+def run(command: str) -> tuple[int, str]:
+    """Return the exit code and the standard output of a command, run in this process."""
+    words = shlex.split(command)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            if words[0] == "tokenwalk":
+                code = main(words[1:])
+            else:
+                assert re.fullmatch(r"python scripts/\w+\.py.*", command), command
+                code = run_command(Path(words[1]).stem, words[2:])
+    except SystemExit as error:  # tyro's, for a wrong option
+        code = int(error.code or 0)
+    return code, said.getvalue()
+
+
+def run_all(page: str, *, long: bool) -> None:
+    """Run a page's commands in their order and hold them against what is shown."""
+    code, expected = 0, calls(page, long=long)
+    for number, call in enumerate(expected):
+        if call.command == "echo $?":
+            assert str(code) == call.promised.strip(), expected[number - 1].command
+            continue
+        code, printed = run(call.command)
+        shown, printed = (
+            re.sub("─+", "─", text) for text in (call.promised, printed)
+        )  # as wide as it may be
+        following = expected[number + 1].command if number + 1 < len(expected) else ""
+        assert code == 0 or following == "echo $?", call.command
+        if shown.strip() and not CHECKER.check_output(shown, printed, LENIENT):
+            example = doctest.Example(call.command, shown)
+            pytest.fail(f"$ {call.command}\n{CHECKER.output_difference(example, printed, LENIENT)}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in NAMES if calls(page, long=False)])
+def test_the_commands_of_a_page_print_what_it_shows(page: str, folder: Path) -> None:
+    write_files(page, folder)
+    run_all(page, long=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", [page for page in NAMES if calls(page, long=True)])
+def test_the_long_commands_of_a_page_print_what_it_shows(page: str, folder: Path) -> None:
+    write_files(page, folder)
+    run_all(page, long=False)
+    run_all(page, long=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "command"), inline_commands(long=False))
+def test_every_command_in_a_sentence_runs(page: str, command: str, folder: Path) -> None:
+    write_files(page, folder)
+    assert run(command)[0] == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("page", "command"), inline_commands(long=True))
+def test_every_long_command_in_a_sentence_runs(page: str, command: str, folder: Path) -> None:
+    write_files(page, folder)
+    assert run(command)[0] == 0
+
+
+def test_every_other_shell_command_is_one_that_ci_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text("utf-8")
+    for page in NAMES:
+        for block in blocks(page):
+            assert block.kind in ("python", "console", "sh", "json", "csv"), page
+            for line in block.text.splitlines() if block.kind == "sh" else []:
+                assert line.partition("  #")[0].strip() in ci, line
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_links_between_files_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", (ROOT / page).read_text("utf-8"))
     local = [link for link in links if not link.startswith(("http://", "https://"))]
-    assert [link for link in local if not (page.parent / link).exists()] == []
+    assert [link for link in local if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
-def test_every_page_of_docs_is_linked_from_the_readme_or_from_a_page_that_is() -> None:
-    linked = set(re.findall(r"([\w.-]+\.md)\)", "".join(page.read_text("utf-8") for page in PAGES)))
-    assert {page.name for page in PAGES[1:]} <= linked
+def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
+    reached, waiting = {ROOT / "README.md"}, [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        for link in re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            target = (page.parent / link).resolve()
+            if target not in reached:
+                reached.add(target)
+                waiting.append(target)
+    assert set(PAGES) <= reached
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_that_a_page_names_is_one_and_takes_its_options(page: Path) -> None:
-    text = page.read_text("utf-8")
-    shown = re.findall(r"^\$ tokenwalk (.+)$", text, flags=re.MULTILINE) + re.findall(
-        r"`tokenwalk ([^`]+)`", text
-    )
+@pytest.mark.parametrize("page", NAMES)
+def test_every_command_that_a_page_names_is_one_and_takes_its_options(page: str) -> None:
+    shown = [call.command for kind in (True, False) for call in calls(page, long=kind)] + inline(page)
     for line in shown:
-        words = line.split("#")[0].replace("\\|", "|").split()
+        words = line.split()[1:]
+        if not line.startswith("tokenwalk "):
+            continue
         name, kinds = words[0], words[1].split("|") if len(words) > 1 else []
-        assert name in COMMANDS, line
+        assert name in COMMANDS or name.startswith("--") or name == "COMMAND", line
         second = kinds[0].replace("AGENT", "q-learning") if name in ("train", "audit") and kinds else None
         options = {word.split("=")[0].strip("[]") for word in words if word.strip("[").startswith("--")}
         assert options <= options_of(name, second), line
@@ -69,8 +236,5 @@ def test_every_command_that_a_page_names_is_one_and_takes_its_options(page: Path
 @functools.cache
 def options_of(name: str, second: str | None) -> set[str]:
     """Return the options in the help of a subcommand, of ``train ppo`` say with those of its agent."""
-    words = [name, *([second] if second else []), "--help"]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        main(words)
-    return {"--help", "--quiet", "--version", *re.findall(r"--[a-z][a-z0-9-]*", said.getvalue())}
+    said = run(f"tokenwalk {name} {second or ''} --help")[1]
+    return {"--help", "--quiet", "--version", *re.findall(r"--[a-z][a-z0-9-]*", said)}

@@ -251,7 +251,7 @@ def summarize(comparison: Comparison, folder: Path) -> dict[str, Any]:
 
     Returns:
         rows: agent, reward, seeds, score (interquartile mean of the normalised score by gold), low and high (its 95 %
-        interval, None with one seed), gold, proxy (means), kl (mean, to the reference policy, of language models),
+        interval, None with one seed), gold, proxy (means), kl (mean, to the reference policy, in nats),
         steps and seconds (means), steps_to_95 and seconds_to_95 (medians, None where most seeds did not come to 0.95),
         exact. by_agent, by_reward: name, score, low, high.
     """
@@ -274,7 +274,7 @@ def summarize(comparison: Comparison, folder: Path) -> dict[str, Any]:
                 "high": high,
                 "gold": _mean([one["gold"] for one in summaries]),
                 "proxy": _mean([one["proxy"] for one in summaries]),
-                "kl": _mean([one.get("kl") for one in summaries]),
+                "kl": _mean([one["kl"] for one in summaries]),
                 "steps": _mean([one["steps"] for one in summaries]),
                 "seconds": _mean([one["seconds"] for one in summaries]),
                 "steps_to_95": _median([steps for steps, _ in reached]),

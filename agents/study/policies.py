@@ -100,10 +100,9 @@ def train_policy(job: Job) -> dict[str, Any]:
     learner.learn(job.steps, lambda step, metrics: None)
     seconds = time.perf_counter() - started
     score = score_learner(problem, learner, job.seed)
-    assert score.regularized is not None
     return {
         "kl_coef": job.kl_coef,
-        "kl": score.regularized.kl,
+        "kl": score.kl,
         "proxy": score.return_,
         "gold": score.gold,
         "exact": score.exact,

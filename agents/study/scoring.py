@@ -35,17 +35,14 @@ class Charge:
 
 @dataclass(frozen=True)
 class Regularized:
-    """What is paid less what the KL costs; nats of whole completions.
+    """What is paid less what the KL costs.
 
     Attributes:
         return_: that. optimal: the largest there is, exact; None where it is not known.
-        kl: to whom it is charged. entropy: of the completions, given their prompts.
     """
 
     return_: float
     optimal: float | None
-    kl: float
-    entropy: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,11 @@ class Score:
         terms: of a token task: what each source gives to a completion, under "reward/NAME", and where it is paid, times
             its weight, under "reward/NAME/weighted".
         regularized: of a policy that pays for its KL.
+        kl: of whole episodes to whom it is charged, else to the reference policy, in nats; None where it is not known, or
+            infinite.
+        entropy: of the policy's actions over whole episodes, in nats; None where it is not known.
+        regret: the largest return by what is paid (of a policy that pays for its KL: less that), less its own; None where
+            the largest is not known.
     """
 
     return_: float | None
@@ -76,6 +78,9 @@ class Score:
     normalized: float | None
     terms: Mapping[str, float] = field(default_factory=dict)
     regularized: Regularized | None = None
+    kl: float | None = None
+    entropy: float | None = None
+    regret: float | None = None
 
     def as_metrics(self) -> dict[str, float]:
         """Return the figures that exist under the tags of every chart."""
@@ -84,15 +89,12 @@ class Score:
             "eval/gold": self.gold,
             "eval/proxy": self.proxy,
             "eval/normalized_score": self.normalized,
+            "eval/kl": self.kl,
+            "eval/entropy": self.entropy,
+            "eval/regret": self.regret,
         }
         if self.regularized is not None:
-            tags |= {
-                "eval/regularized_return": self.regularized.return_,
-                "eval/kl": self.regularized.kl,
-                "eval/entropy": self.regularized.entropy,
-            }
-            if self.regularized.optimal is not None:
-                tags["eval/regret"] = self.regularized.optimal - self.regularized.return_
+            tags["eval/regularized_return"] = self.regularized.return_
         if self.interval is not None and np.isfinite(self.interval).all():
             tags |= {"eval/return_low": self.interval[0], "eval/return_high": self.interval[1]}
         return {tag: value for tag, value in tags.items() if value is not None} | {
@@ -121,10 +123,14 @@ def score_exactly(problem: Problem, policies: FloatArray) -> Score:
     gold = float(np.mean([one.returns["gold"] for one in evaluations]))
     proxies = [one.returns["proxy"] for one in evaluations if "proxy" in one.returns]
     mean, interval = mean_and_interval(paid)
+    best = problem.lines.optimal_paid
     return Score(
         return_=mean,
         gold=gold,
         proxy=float(np.mean(proxies)) if proxies else None,
+        kl=_finite(np.mean([one.kl for one in evaluations])),
+        entropy=float(np.mean([one.entropy for one in evaluations])),
+        regret=None if best is None else best - mean,
         interval=interval if len(paid) > 1 else None,
         exact=True,
         episodes=None,
@@ -135,6 +141,10 @@ def score_exactly(problem: Problem, policies: FloatArray) -> Score:
             {name: float(np.mean([one.returns[name] for one in evaluations])) for name in mdp.rewards},
         ),
     )
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _terms(problem: Problem, returns: Mapping[str, float]) -> dict[str, float]:
@@ -188,9 +198,10 @@ def score_tokens_policy(
         note=problem.lines.note,
         normalized=problem.lines.normalized_score(found.gold),
         terms=_terms(problem, found.returns),
-        regularized=Regularized(found.regularized_return, found.optimum, found.kl, found.entropy)
-        if charge
-        else None,
+        regularized=Regularized(found.regularized_return, found.optimum) if charge else None,
+        kl=_finite(found.kl),
+        entropy=_finite(found.entropy),
+        regret=found.regret,
     )
 
 
@@ -223,11 +234,11 @@ def summary_of(problem: Problem, score: Score) -> dict[str, Any]:
             {
                 "regularized_return": score.regularized.return_,
                 "optimal_regularized": score.regularized.optimal,
-                "kl": score.regularized.kl,
             }
             if score.regularized
             else {}
         ),
+        "kl": score.kl,
         "exact": score.exact,
         "interval": list(score.interval) if score.interval else None,
         "note": score.note,

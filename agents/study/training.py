@@ -70,7 +70,7 @@ def train(
 
     Returns:
         The keys agent, env, steps, seconds, return, gold, proxy, optimal_return, reference_return, normalized_score, those
-        of a language model (regularized_return, optimal_regularized, kl), exact, interval, note, caveat (what an SB3 agent
+        of a language model (regularized_return, optimal_regularized), kl, exact, interval, note, caveat (what an SB3 agent
         optimises other than the exact answers), runs, interrupted, run_dir. Ctrl-C ends the training early, with what was
         learned saved and ``interrupted`` true.
 

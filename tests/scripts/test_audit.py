@@ -1,7 +1,6 @@
 """``tokenwalk audit`` as a person and as a program meet it: exit codes, keys, one line for a mistake."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -218,21 +217,3 @@ def test_it_needs_neither_torch_nor_sb3_nor_numba(tmp_path: Path) -> None:
     )
     assert done.stderr.strip() == "[]"
     assert json.loads(done.stdout)["verdict"] == "aligned"
-
-
-def test_the_page_about_it_shows_what_the_command_prints(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
-    reward, python = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    shown = re.findall(r"```console\n(.*?)```", page, flags=re.DOTALL)[0].splitlines()
-    (tmp_path / "my_reward.py").write_text(reward)
-    monkeypatch.chdir(tmp_path)
-    code, out, _ = run(capsys, *shown[0].split()[3:])
-    assert shown[-2:] == ["$ echo $?", str(code)]
-    printed, told = (
-        [line.split() for line in lines if line.strip(" ─")] for lines in (out.splitlines(), shown[1:-2])
-    )
-    assert told == printed
-    exec(compile(python, "docs/audit.md", "exec"), {})
-    assert capsys.readouterr().out.strip() == "costly 0.329"

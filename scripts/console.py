@@ -15,6 +15,8 @@ import tyro
 
 Arguments = TypeVar("Arguments")
 _PIPE_WIDTH = 200
+_MEASURED = 10_000  # a width in which every table has room
+_TEXT_WIDTH = 16  # a column of sentences does not become narrower than this
 EnvName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="X")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
@@ -46,6 +48,8 @@ class ProgressReport(Protocol):
 
 def parse(arguments: type[Arguments], command: str, argv: Sequence[str]) -> Arguments:
     """Return ``argv`` as the dataclass ``arguments``; prints help or the mistake and exits where that is asked for."""
+    if os.environ.get("NO_COLOR"):  # rich heeds it by itself
+        tyro._experimental_options["ansi_codes"] = False
     return tyro.cli(
         arguments,
         prog=f"tokenwalk {command}",
@@ -60,20 +64,42 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print a table; columns of numbers are set to the right."""
+    """Print a table; columns of numbers are set to the right. Where the terminal is too narrow for it, print row after row
+    with a line for each column, so that nothing is cut off."""
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    shown = [list(row) for row in rows]
+    table = Table(
+        *columns, title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    values = [list(row) for row in rows]
+    shown = [[Text(format_value(value), overflow="fold") for value in row] for row in values]
     for index, column in enumerate(table.columns):
-        if shown and all(isinstance(row[index], (int, float, type(None))) for row in shown):
+        if shown and all(isinstance(row[index], (int, float, type(None))) for row in values):
             column.justify = "right"
+        cells = [row[index] for row in shown]
+        column.overflow = "fold"
+        column.no_wrap = not any(" " in cell.plain for cell in cells)
+        column.min_width = min(_TEXT_WIDTH, max(map(len, cells), default=0))
     for row in shown:
-        table.add_row(*(format_value(value) for value in row))
+        table.add_row(*row)
     # A pipe has no width: rows stay whole there, so that grep and awk find them.
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    needed = Measurement.get(console, console.options.update(width=_MEASURED), table).minimum
+    with console.capture() as drawn:  # rich would answer a closed pipe by itself, see ``main.run_command``
+        if needed <= console.width or len(columns) < 3:
+            console.print(table)
+        else:
+            console.print(Text(title or "", style="italic"))
+            for row in shown:
+                record = Table.grid(padding=(0, 3))
+                for name, cell in zip(columns, row, strict=True):
+                    record.add_row(Text(name), cell)
+                console.print(record, "")
+    print(drawn.get(), end="")
 
 
 def format_value(value: object) -> str:

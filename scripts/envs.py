@@ -1,5 +1,6 @@
 """``tokenwalk envs``: the registered environments."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,16 +25,27 @@ def main(argv: Sequence[str]) -> int:
     if arguments.json:
         print_json({"envs": rows})
         return 0
-    columns = ("env", "observation", "action", "horizon", "discount", "optimal_return", "reference_return")
+    columns = ("horizon", "discount", "optimal_return", "reference_return")
     print_table(
-        [column.replace("_return", "") for column in columns],
+        ["env", "observes", "actions", *(column.removesuffix("_return") for column in columns)],
         [
-            [str(row["env"]).removeprefix("tokenwalk/"), *(row[column] for column in columns[1:])]
+            [
+                str(row["env"]).removeprefix("tokenwalk/"),
+                _size(str(row["observation"])),
+                _size(str(row["action"])),
+                *(row[column] for column in columns),
+            ]
             for row in rows
         ],
     )
     print("Gymnasium's own environments work too: solve and train take FrozenLake, CliffWalking, Taxi, ...")
     return 0
+
+
+def _size(space: str) -> str:
+    """Return ``Discrete(3)`` as ``3`` and ``MultiDiscrete([10 10 10])`` as ``3 x 10``."""
+    sizes = re.findall(r"\d+", space)
+    return sizes[0] if len(sizes) == 1 else f"{len(sizes)} x {sizes[0]}"
 
 
 if __name__ == "__main__":

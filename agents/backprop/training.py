@@ -27,6 +27,12 @@ class Training(NamedTuple):
     held_out: float | None  # the best one
     interrupted: bool
 
+    def to_the_end(self) -> "Training":
+        """Return it; for those who have no use for half a training Ctrl-C, which ``fit`` heeds, is raised again."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self
+
 
 def fit(
     model: nn.Module,

@@ -197,6 +197,7 @@ def _learn_rewards(comparison: Comparison, folder: Path) -> None:
     from tokenwalk.agents.backprop.configs import RewardModelConfig, TokenAutoencoderConfig, default_training
     from tokenwalk.agents.study.model_run import Teaching
     from tokenwalk.agents.study.teaching import teach_autoencoder, teach_reward_model
+    from tokenwalk.agents.study.training import to_the_end
 
     wanted = {_MODEL_OF[reward] for reward in comparison.rewards if reward in _MODEL_OF}
     for kind in sorted(wanted):
@@ -207,10 +208,10 @@ def _learn_rewards(comparison: Comparison, folder: Path) -> None:
         teaching = Teaching(comparison.env, run_dir=run)
         if kind == "reward-model":
             model = RewardModelConfig()
-            teach_reward_model(teaching, model, default_training(model))
+            to_the_end(teach_reward_model(teaching, model, default_training(model)))
         else:
             autoencoder = TokenAutoencoderConfig()
-            teach_autoencoder(teaching, autoencoder, default_training(autoencoder))
+            to_the_end(teach_autoencoder(teaching, autoencoder, default_training(autoencoder)))
 
 
 _MODEL_OF = {

@@ -383,7 +383,7 @@ def training_against_products(width: int = 64) -> tuple[Work, Work]:
     left, right = torch.ones(size, size), torch.ones(size, size)
 
     def learn() -> int:
-        fit(network, lambda rows: data.loss(network, rows, "regression"), len(data), training)
+        fit(network, lambda rows: data.loss(network, rows, "regression"), len(data), training).to_the_end()
         return tokens
 
     def multiply() -> int:

@@ -135,7 +135,7 @@ def small_network(updates: Iterable[int] = (100, 1_000, 3_000), seeds: int = 10)
     config = TrainingConfig(
         updates=marks[-1] + 1, batch_size=len(X), learning_rate=1e-3, schedule="constant", clip_norm=1e9
     )
-    train_network(network, mean_loss, len(X), config)
+    train_network(network, mean_loss, len(X), config).to_the_end()
     return Example(
         "network",
         "deep learning: a hidden layer of 10 rectified units, Adam, 100 passes over y = 2x",

@@ -66,7 +66,9 @@ def pretraining(config: LMConfig, batch: int = 128) -> Work:
     training = TrainingConfig(updates=6, batch_size=batch, learning_rate=1e-4)
 
     def work() -> int:
-        fit(lm.network, lambda rows: -lm.network.log_probs(ids[rows], lm.first).mean(), len(ids), training)
+        fit(
+            lm.network, lambda rows: -lm.network.log_probs(ids[rows], lm.first).mean(), len(ids), training
+        ).to_the_end()
         return training.updates * batch * task.horizon
 
     return work

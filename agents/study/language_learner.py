@@ -193,8 +193,7 @@ class LanguageLearner:
             on_look=on_look,
         )
         self.steps = round(trained.updates * per_update)
-        if trained.interrupted:
-            raise KeyboardInterrupt
+        trained.to_the_end()
 
     def set_weight(self, name: str, weight: float) -> None:
         """Give the paid source ``name`` another weight from the next update on."""
@@ -268,8 +267,7 @@ def begin(
     lm, trained = pretrain(
         task, config.network, default_training(config.network, seed), lm=lm, on_progress=on_progress
     )
-    if trained.interrupted:
-        raise KeyboardInterrupt
+    trained.to_the_end()
     return lm
 
 

@@ -39,6 +39,7 @@ def model_sizes(sizes: Sequence[tuple[int, int]] = SIZES, *, told: Told = lambda
     from tokenwalk.agents.runs.tracking import read_metrics
     from tokenwalk.agents.study.language import read_source, teach_lm
     from tokenwalk.agents.study.model_run import Teaching
+    from tokenwalk.agents.study.training import to_the_end
 
     found = []
     for n_layers, width in sizes:
@@ -46,7 +47,7 @@ def model_sizes(sizes: Sequence[tuple[int, int]] = SIZES, *, told: Told = lambda
             run = Path(folder) / "run"
             config = LMConfig(n_layers=n_layers, n_heads=max(1, width // 16), width=width)
             source = read_source(SIZES_TASK, None, "characters", None)
-            summary = teach_lm(Teaching(SIZES_TASK, run_dir=run), source, config)
+            summary = to_the_end(teach_lm(Teaching(SIZES_TASK, run_dir=run), source, config))
             said = [(step, value) for step, _, tag, value in read_metrics(run) if tag == "eval/loss"]
         # The last look's loss is said again until the next.
         looks = dict(one for one, last in zip(said, [(0, 0.0), *said], strict=False) if one[1] != last[1])

@@ -14,6 +14,7 @@ from tokenwalk.agents.study.model_run import Teaching
 from tokenwalk.agents.study.problem import Problem, open_problem
 from tokenwalk.agents.study.tabular_learner import RowsPolicy
 from tokenwalk.agents.study.teaching import teach_reward_model
+from tokenwalk.agents.study.training import to_the_end
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.kernels import EPISODES, STEP
 from tokenwalk.agents.tabular.q_learning import QLearning
@@ -79,7 +80,7 @@ def conditions(trained: Path, most: int = 400_000_000) -> list[Condition]:
 def train_potential(run_dir: Path) -> Path:
     """Train the value of unfinished texts on 4,000 texts, each token by the exact optimum or by the reference policy."""
     config = RewardModelConfig(objective="value", scorer="transformer")
-    teach_reward_model(Teaching("Password", "mixed", run_dir=run_dir), config)
+    to_the_end(teach_reward_model(Teaching("Password", "mixed", run_dir=run_dir), config))
     return run_dir
 
 

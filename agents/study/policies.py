@@ -115,13 +115,14 @@ def _reward_model(task: str, folder: Path, seed: int) -> Path:
     from tokenwalk.agents.backprop.configs import default_training
     from tokenwalk.agents.study.model_run import Teaching
     from tokenwalk.agents.study.teaching import teach_reward_model
+    from tokenwalk.agents.study.training import to_the_end
 
     liked = (("great", LIKED), ("wonderful", LIKED)) if task == "Flattery" else ()
     config = RewardModelConfig(spurious=liked)
     run = folder / f"reward-model-{task}"
     # The reference policy hardly ever spells "cab": where half of it is the optimum's there is something to compare.
     teaching = Teaching(task, "reference" if liked else "mixed", run_dir=run)
-    teach_reward_model(teaching, config, default_training(config, seed))
+    to_the_end(teach_reward_model(teaching, config, default_training(config, seed)))
     return run
 
 

@@ -103,6 +103,17 @@ def train(
     return _carry_on(folder, problem, learner, request, steps, on_progress, optimises_else)
 
 
+def to_the_end(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary of a run that something else is built on; Ctrl-C that ended it early goes on to end that, too.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted.
+    """
+    if summary["interrupted"]:
+        raise KeyboardInterrupt
+    return summary
+
+
 def resume(
     run: Path, *, steps: int | None = None, on_progress: Callable[[Progress], None] | None = None
 ) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 _PLACE = re.compile(r"\.py:\w+$")
@@ -14,7 +15,7 @@ def is_place(text: str) -> bool:
 
 
 def load_from_file(place: str) -> object:
-    """Return what ``FILE.py:NAME`` names, by running the file.
+    """Return what ``FILE.py:NAME`` names, by running the file; what it prints goes to stderr.
 
     Raises:
         ValueError: no such file or no such name in it, or a file that fails while it is run.
@@ -28,7 +29,8 @@ def load_from_file(place: str) -> object:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle in the file look themselves up
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):  # stdout may be one JSON object
+            spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"{path} fails when it is run: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):

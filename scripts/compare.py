@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from tokenwalk.scripts.console import EnvName, Folder, note, parse, print_json, print_table, progress_bar
+from tokenwalk.scripts.console import (
+    EnvArgs,
+    EnvName,
+    Folder,
+    note,
+    parse,
+    print_json,
+    print_table,
+    progress_bar,
+)
 from tokenwalk.scripts.main import run_command
 
 Names = Annotated[list[str], tyro.conf.arg(metavar="NAME ...")]
@@ -33,6 +42,8 @@ class CompareArguments:
     """times each agent's default steps"""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """processes (default: as many as there are cores)"""
+    env_arg: EnvArgs = field(default_factory=list)
+    """an argument of the environment as key=value; may be repeated"""
     run_dir: Folder = None
     """the comparison's folder (default: runs/compare-ENV); one that was killed goes on where it stopped"""
     json: bool = False
@@ -45,9 +56,17 @@ def main(argv: Sequence[str]) -> int:
     import os
 
     from tokenwalk.agents.study.comparing import compare, plan
+    from tokenwalk.agents.study.problem import parse_env_args
     from tokenwalk.agents.study.training import Progress
 
-    asked = plan(arguments.env, arguments.agents, arguments.rewards, arguments.seeds, arguments.budget)
+    asked = plan(
+        arguments.env,
+        arguments.agents,
+        arguments.rewards,
+        arguments.seeds,
+        arguments.budget,
+        parse_env_args(arguments.env_arg),
+    )
     folder = arguments.run_dir or Path("runs") / f"compare-{asked.env.rsplit('/', 1)[-1]}"
     jobs = arguments.jobs or os.cpu_count() or 1
     note(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tokenwalk.scripts.console import EnvName, File, Rewards, parse, print_json, print_table
+from tokenwalk.scripts.console import EnvArgs, EnvName, File, Rewards, parse, print_json, print_table
 from tokenwalk.scripts.main import run_command
 
 _ROWS = 12
@@ -17,6 +17,8 @@ class GoodhartArguments:
     """a token task with a proxy, Flattery or LengthBias; any token task with --reward"""
     reward: Rewards = field(default_factory=list)
     """optimise this instead of the proxy: a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, with =WEIGHT"""
+    env_arg: EnvArgs = field(default_factory=list)
+    """an argument of the environment as key=value; may be repeated"""
     out: File = None
     """draw the picture into this .png, .svg or .pdf file"""
     json: bool = False
@@ -27,8 +29,9 @@ def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk goodhart``."""
     arguments = parse(GoodhartArguments, "goodhart", argv)
     from tokenwalk.agents.study.goodhart import goodhart_report
+    from tokenwalk.agents.study.problem import parse_env_args
 
-    report = goodhart_report(arguments.env, arguments.reward)
+    report = goodhart_report(arguments.env, arguments.reward, parse_env_args(arguments.env_arg))
     if arguments.out:
         from tokenwalk.agents.study.pictures import draw_goodhart
 

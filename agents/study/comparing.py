@@ -30,6 +30,13 @@ RESAMPLES = 2_000
 CONFIDENCE = 0.95
 TRIM = 0.25  # on either side of the interquartile mean
 BONUS, PENALTY = "0.2..0", "-1"  # weights of the autoencoder's error
+_MODEL_OF = {
+    "reward-model": "reward-model",
+    "bonus": "autoencoder",
+    "potential": "autoencoder",
+    "penalty": "autoencoder",
+}
+_TAUGHT = "it is learned on the task as it is, so no --env-arg but task goes with it"
 # Steps a second on one core of a laptop, about, and seconds before the first: for the estimate alone.
 _RATES: Mapping[str, float] = {"tabular": 200_000.0, "sb3": 15_000.0, "language": 25_000.0}
 _START = 6.0
@@ -44,6 +51,7 @@ class Comparison:
         env: an environment's id.
         agents: names. rewards: of ``REWARDS``. seeds: 0 to this less 1.
         budget: times each agent's default steps.
+        env_args: for ``gym.make``.
     """
 
     env: str
@@ -51,11 +59,19 @@ class Comparison:
     rewards: tuple[str, ...]
     seeds: int
     budget: float
+    env_args: Mapping[str, Any]
 
     def cells(self) -> list["Cell"]:
         """Return what is trained; fine-tuning on gold's samples knows no other reward."""
         return [
-            Cell(self.env, agent, reward, seed, round(self.budget * default_steps(agent, self.env)))
+            Cell(
+                self.env,
+                self.env_args,
+                agent,
+                reward,
+                seed,
+                round(self.budget * default_steps(agent, self.env)),
+            )
             for agent in self.agents
             for reward in self.rewards
             for seed in range(self.seeds)
@@ -76,6 +92,7 @@ class Cell:
     """One run of a comparison."""
 
     env: str
+    env_args: Mapping[str, Any]
     agent: str
     reward: str
     seed: int
@@ -88,7 +105,12 @@ class Cell:
 
 
 def plan(
-    env: str, agents: Sequence[str] = (), rewards: Sequence[str] = (), seeds: int = 2, budget: float = 1.0
+    env: str,
+    agents: Sequence[str] = (),
+    rewards: Sequence[str] = (),
+    seeds: int = 2,
+    budget: float = 1.0,
+    env_args: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Return what is compared, with what suits the environment where nothing is named.
 
@@ -96,7 +118,7 @@ def plan(
         ValueError: an unknown environment, agent or reward, one that the environment does not have, no seed, or a budget
             that is not above 0.
     """
-    problem = open_problem(env)
+    problem = open_problem(env, env_args)
     known = _rewards_of(problem)
     agents = tuple(agents) or (OTHER_AGENTS if problem.tokens is None else TOKEN_AGENTS)
     for agent in agents:
@@ -105,21 +127,29 @@ def plan(
         if agent in LANGUAGE and problem.tokens is None:
             raise ValueError(f"{agent} writes tokens and {problem.env_id} is no token task")
     if unknown := [reward for reward in rewards if reward not in known]:
-        raise ValueError(f"{problem.env_id} has no reward {unknown[0]!r} to compare: give {', '.join(known)}")
+        why = f" ({_TAUGHT})" if unknown[0] in _MODEL_OF and problem.tokens is not None else ""
+        raise ValueError(
+            f"{problem.env_id} has no reward {unknown[0]!r} to compare{why}: give {', '.join(known)}"
+        )
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}: give 1 or more")
     if not (math.isfinite(budget) and budget > 0):
         raise ValueError(
             f"budget is {budget}: give a number above 0, by which the agents' default steps are multiplied"
         )
-    return Comparison(problem.env_id, agents, tuple(rewards) or known, seeds, budget)
+    return Comparison(problem.env_id, agents, tuple(rewards) or known, seeds, budget, dict(problem.env_args))
 
 
 def _rewards_of(problem: Problem) -> tuple[str, ...]:
     if problem.tokens is None:
         return ("gold",)
     has_proxy = "proxy" in problem.tokens.task.sources
-    return tuple(reward for reward in REWARDS if has_proxy or reward not in ("proxy", "penalty"))
+    teachable = set(problem.env_args) <= {"task"}
+    return tuple(
+        reward
+        for reward in REWARDS
+        if (has_proxy or reward not in ("proxy", "penalty")) and (teachable or reward not in _MODEL_OF)
+    )
 
 
 def compare(
@@ -205,21 +235,13 @@ def _learn_rewards(comparison: Comparison, folder: Path) -> None:
         if _is_over(run):
             continue
         shutil.rmtree(run, ignore_errors=True)
-        teaching = Teaching(comparison.env, run_dir=run)
+        teaching = Teaching(comparison.env_args.get("task", comparison.env), run_dir=run)
         if kind == "reward-model":
             model = RewardModelConfig()
             to_the_end(teach_reward_model(teaching, model, default_training(model)))
         else:
             autoencoder = TokenAutoencoderConfig()
             to_the_end(teach_autoencoder(teaching, autoencoder, default_training(autoencoder)))
-
-
-_MODEL_OF = {
-    "reward-model": "reward-model",
-    "bonus": "autoencoder",
-    "potential": "autoencoder",
-    "penalty": "autoencoder",
-}
 
 
 def train_cell(cell: Cell, folder: Path) -> None:
@@ -241,6 +263,7 @@ def train_cell(cell: Cell, folder: Path) -> None:
         steps=cell.steps,
         seed=cell.seed,
         runs=1,
+        env_args=cell.env_args,
         reward=reward.get(cell.reward, []),
         shaping=[str(autoencoder)] if cell.reward == "potential" else [],
         run_dir=run,

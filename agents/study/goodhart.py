@@ -1,7 +1,7 @@
 """``tokenwalk goodhart``: what happens to the truth while a proxy is optimised ever harder, exactly."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,13 @@ from tokenwalk.envs.token_model import TokenModel
 COMPLETIONS = [2**power for power in range(17)]  # of best-of-n
 
 
-def goodhart_report(env: str, reward: Sequence[str] = ()) -> dict[str, Any]:
+def goodhart_report(
+    env: str, reward: Sequence[str] = (), env_args: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the exact path of a task's proxy: KL, proxy, gold and the best gold at equal KL, for falling kl_coef.
 
-    ``reward`` names what is optimised instead of the task's proxy, see ``sources.paid_sources``.
+    ``reward`` names what is optimised instead of the task's proxy, see ``sources.paid_sources``; ``env_args`` are for
+    ``gym.make``.
 
     The arrays kl_coef, kl, proxy, gold and best_gold have one length. ``peak`` is where gold is largest, ``sentence``
     says it in words, ``fit`` holds Gao, Schulman and Hilton's form for RL fitted to the path (alpha, beta, peak_kl,
@@ -29,13 +32,13 @@ def goodhart_report(env: str, reward: Sequence[str] = ()) -> dict[str, Any]:
         ValueError: an environment that is no token task, has no proxy, or has no exact answer.
     """
     started = time.perf_counter()
-    problem = open_problem(env)
+    problem = open_problem(env, env_args)
     if problem.tokens is None or not (reward or "proxy" in problem.tokens.task.sources):
         raise ValueError(
             f"{problem.env_id} has no proxy reward to optimise: Flattery and LengthBias have one, and on a token task "
             "--reward names another"
         )
-    problem = open_problem(env, reward=reward or ["proxy"])
+    problem = open_problem(env, env_args, reward=reward or ["proxy"])
     assert problem.tokens is not None
     path = trace_frontier(exact_tables(problem.tokens))
     fit = fit_rl(path.kl[path.spaced], path.gold[path.spaced] - path.reference_gold)

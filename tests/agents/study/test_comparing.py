@@ -53,6 +53,10 @@ def test_a_plan_takes_what_suits_the_environment() -> None:
             {"env": "Keyword", "rewards": ["proxy"]},
             "has no reward 'proxy' to compare: give gold, reward-model",
         ),
+        (
+            {"env_args": {"horizon": 4}, "rewards": ["penalty"]},
+            "'penalty' to compare .it is learned on the task as it is.*give gold, proxy$",
+        ),
         ({"seeds": 0}, "seeds is 0"),
         ({"budget": 0.0}, "budget is 0.0"),
     ],
@@ -60,6 +64,27 @@ def test_a_plan_takes_what_suits_the_environment() -> None:
 def test_what_cannot_be_compared_is_named(how: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan(**{"env": "Flattery", **how})
+
+
+def test_another_environment_is_compared_by_its_arguments(tmp_path: Path) -> None:
+    short = plan("Flattery", ["q-learning"], ["gold"], seeds=1, budget=0.2, env_args={"horizon": 2})
+    (row,) = compare(short, tmp_path / "short", jobs=1)["rows"]
+    assert row["gold"] == pytest.approx(1.0)  # because evidence
+    assert row["kl"] == pytest.approx(-np.log(0.30 * 0.22))
+    with pytest.raises(ValueError, match="holds a comparison with env_args"):
+        compare(plan("Flattery", ["q-learning"], ["gold"], 1, 0.2), tmp_path / "short")
+
+
+def test_ctrl_c_while_a_reward_is_learned_ends_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenwalk.agents.study import teaching
+
+    monkeypatch.setattr(teaching, "teach_reward_model", lambda *asked: {"interrupted": True})
+    asked = plan("Flattery", ["q-learning"], ["gold", "reward-model"], seeds=1)
+    with pytest.raises(KeyboardInterrupt):
+        compare(asked, tmp_path / "compared", jobs=1)
+    assert not (tmp_path / "compared" / "runs").exists()
 
 
 def test_a_comparison_trains_every_cell_once_and_a_killed_one_goes_on(tmp_path: Path) -> None:

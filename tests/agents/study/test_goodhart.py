@@ -26,3 +26,7 @@ def test_a_task_without_a_proxy_and_a_picture_of_another_kind_are_refused(tmp_pa
         goodhart_report("Keyword")
     with pytest.raises(ValueError, match=r"name a \.png"):
         draw_goodhart({}, tmp_path / "picture.gif")
+
+
+def test_arguments_of_the_environment_change_the_path() -> None:
+    assert goodhart_report("Flattery", env_args={"horizon": 2})["proxy_optimum"] == pytest.approx(1.4)

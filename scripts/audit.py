@@ -25,15 +25,17 @@ class RewardArguments:
     The exit code is 0 for aligned and for costly (with a warning), 1 for hackable, 2 for a reward that breaks its
     contract. Without --task there is no gold and no verdict."""
 
-    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
+    name: Annotated[
+        tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME", help_behavior_hint="")
+    ] = None
     """the reward: FILE.py:FUNCTION, a RUN of a learned reward, or a task's own gold or proxy"""
-    task: Annotated[str | None, tyro.conf.arg(metavar="TASK")] = None
+    task: Annotated[str | None, tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None
     """the task whose gold judges it: a name such as Flattery, or FILE.py:NAME"""
     text: File = None
     """without a task: write like this text (default: the bundled one)"""
     tokens: Literal["characters", "words"] = "characters"
     """without a task: what is written at a time"""
-    horizon: Annotated[int | None, tyro.conf.arg(metavar="H")] = None
+    horizon: Annotated[int | None, tyro.conf.arg(metavar="H", help_behavior_hint="")] = None
     """most tokens of a completion (default: the task's own, or 32)"""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """seed of the searches and draws"""

@@ -19,7 +19,7 @@ from tokenwalk.scripts.console import (
 )
 from tokenwalk.scripts.main import run_command
 
-Names = Annotated[list[str], tyro.conf.arg(metavar="NAME ...")]
+Names = Annotated[list[str], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CompareArguments:
     """runs of each, with the seeds 0, 1, ..."""
     budget: float = 1.0
     """times each agent's default steps"""
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """processes (default: as many as there are cores)"""
     env_arg: EnvArgs = field(default_factory=list)
     """an argument of the environment as key=value; may be repeated"""

@@ -18,10 +18,11 @@ _PIPE_WIDTH = 200
 _MEASURED = 10_000  # a width in which every table has room
 _TEXT_WIDTH = 16  # a column of sentences does not become narrower than this
 EnvName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-Number = Annotated[float | None, tyro.conf.arg(metavar="X")]
-Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
-Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+# Where nothing is given the words beside the option say what is taken: tyro would add "(default: None)".
+Number = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="")]
+Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 Rewards = Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(metavar="NAME[=WEIGHT]")]
 EnvArgs = Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(metavar="KEY=VALUE")]
 

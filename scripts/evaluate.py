@@ -25,7 +25,7 @@ class EvaluateArguments:
     reward: Rewards = field(default_factory=list)
     """score the completions that the run stored by this source: gold, proxy, a RUN of a learned reward,
     FILE.py:FUNCTION; may be repeated"""
-    best_of: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    best_of: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """say what the best of N completions, by what is paid, earns: exactly where that is possible, and drawn"""
     seed: int = 0
     """of the played episodes"""

@@ -14,7 +14,9 @@ from tokenwalk.scripts.main import run_command
 class ExamplesArguments:
     """Run the listings of the documents behind tokenwalk: what they print, what is right, and what runs here."""
 
-    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]")] = ()
+    names: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="")
+    ] = ()
     """parameters, regression, network, backpropagation, walk, autoencoder (default: all)"""
     run_dir: Folder = None
     """a new folder for the loss curves (default: the next number under runs/)"""

@@ -16,7 +16,9 @@ class ReportArguments:
     """Write one self-contained HTML page and its SVG pictures from run folders: learning curves with the optimum, what each
     source gave, gold against KL, action values, completions before and after, and a comparison's table."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")
+    ]
     """run folders of one environment, or folders that hold them"""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """a new folder for the page"""

@@ -33,7 +33,7 @@ class SolveArguments:
     """discount of the value (default: the environment's own)"""
     kl_coef: Number = None
     """weight of the KL to the reference policy"""
-    source: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    source: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """solve for this source, such as proxy, instead of what is paid"""
     reward: Rewards = field(default_factory=list)
     """what is paid: gold, proxy, a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, each with =WEIGHT"""

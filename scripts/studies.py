@@ -18,7 +18,9 @@ NAMES = ("password", "overoptimization", "policies", "sizes", "placements")
 class StudiesArguments:
     """Measure the studies of docs/ again (minutes) and draw their pictures."""
 
-    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]")] = ()
+    names: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="")
+    ] = ()
     """password, overoptimization, policies, sizes, placements (default: all)"""
     out: Path = Path("docs")
     """the folder of the pictures"""

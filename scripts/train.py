@@ -51,7 +51,9 @@ class TrainArguments:
     """a new folder for the run (default: a numbered one under runs/)"""
     resume: Folder = None
     """go on with this run for --steps more steps; tabular agents only"""
-    observation: Annotated[str | None, tyro.conf.arg(metavar="[tokens|machine]")] = None
+    observation: Annotated[str | None, tyro.conf.arg(metavar="[tokens|machine]", help_behavior_hint="")] = (
+        None
+    )
     """what an agent sees of a token task (default: the machine for tabular agents, else the tokens)"""
     reward: Rewards = field(default_factory=list)
     """what a token task pays: gold, proxy, a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, each with

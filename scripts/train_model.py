@@ -68,13 +68,15 @@ class LMArguments(RunArguments):
     """Pre-train a language model on a task's reference policy, against the entropy rate that no model goes below, or on
     a text."""
 
-    env: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[TASK]")] = None
+    env: Annotated[
+        tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[TASK]", help_behavior_hint="")
+    ] = None
     """a token task, such as Lexicon, or FILE.py:NAME, whose reference policy is sampled"""
-    text: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    text: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """learn this text file instead; 'bundled' is the one that ships"""
     tokens: Literal["characters", "words"] = "characters"
     """what is written at a time, of a text"""
-    horizon: Annotated[int | None, tyro.conf.arg(metavar="H")] = None
+    horizon: Annotated[int | None, tyro.conf.arg(metavar="H", help_behavior_hint="")] = None
     """most tokens at once (default: the task's own; 64 of a text)"""
 
 
@@ -143,6 +145,7 @@ def _parse(
         )
         return parse(every, f"train {kind}", argv)
 
-    first = parse_with(TrainingConfig())  # the first reading only finds out what is trained
+    # The first reading finds out what is trained, or shows the help, with the defaults of what is trained by default.
+    first = parse_with(default_training(config_type()))
     parsed = parse_with(default_training(first.config))
     return parsed.request, parsed.config, parsed.training

@@ -79,7 +79,9 @@ def is_whole(command: str) -> bool:
     """Return whether a command between backticks can be run: it is more than a name and has no placeholder."""
     words = command.split()
     name_only = len(words) == 2 or (len(words) == 3 and words[1] in ("train", "audit") and words[2] != "kl")
-    return not name_only and PLACEHOLDER.search(re.sub(r"--|[A-Z][a-z]\w*|[a-z_]+\.py:\w+", "", command)) is None
+    return (
+        not name_only and PLACEHOLDER.search(re.sub(r"--|[A-Z][a-z]\w*|[a-z_]+\.py:\w+", "", command)) is None
+    )
 
 
 def inline_commands(*, long: bool) -> list[tuple[str, str]]:

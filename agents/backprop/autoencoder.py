@@ -2,8 +2,9 @@
 
 loss = mean over the tokens of a completion of -log p(token | code), padding left out. A text's error is the mean over
 its own tokens, in nats. Without any code the best is the entropy of what stands at each place; a code as wide as the
-text loses nothing, tells nothing, and makes the bonus 0 everywhere. Source: Hinton and Salakhutdinov 2006, "Reducing
-the dimensionality of data with neural networks"; Vincent et al. 2008 (denoising).
+text loses nothing and tells nothing: the spread of what is left, to which the bonus is scaled, is noise. Source:
+Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks"; Vincent et al. 2008
+(denoising).
 """
 
 import json

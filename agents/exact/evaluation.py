@@ -58,7 +58,8 @@ def evaluate(mdp: TabularMDP, policy: FloatArray, *, discount: float = 1.0) -> E
     """
     check_coefficients(discount)
     slices, outcomes = policy_slices(mdp, policy), Outcomes.of(mdp)
-    follow = _until_end if mdp.horizon is None else _over_horizon
+    stationary = _over_horizon_alike if len(slices) == 1 else _over_horizon
+    follow = _until_end if mdp.horizon is None else stationary
     passage = follow(mdp, outcomes, slices, discount)
     returns = {
         name: float((passage.played * outcomes.average(table)).sum()) for name, table in mdp.rewards.items()
@@ -108,6 +109,18 @@ def _over_horizon(mdp: TabularMDP, outcomes: Outcomes, slices: FloatArray, disco
         total += played
         arrived = discount * outcomes.push(played)
     return _Passage(occupancy, total, played, kl, entropy)
+
+
+def _over_horizon_alike(mdp: TabularMDP, outcomes: Outcomes, slices: FloatArray, discount: float) -> _Passage:
+    """Return the passage of a policy that is the same at each step of the horizon, along its own chain of states."""
+    assert mdp.horizon is not None
+    policy, occupancy = checked_slice(mdp, slices[0]), np.empty((mdp.horizon, mdp.n_states))
+    chain, occupancy[0] = outcomes.chain(policy), mdp.start
+    for t in range(1, mdp.horizon):
+        occupancy[t] = discount * chain.push(occupancy[t - 1])
+    visits = occupancy.sum(axis=0)
+    kl, entropy = (_expect(visits, per_state) for per_state in kl_and_entropy(policy, log_reference(mdp)))
+    return _Passage(occupancy, visits[:, None] * policy, occupancy[-1][:, None] * policy, kl, entropy)
 
 
 def _expect(occupancy: FloatArray, per_state: FloatArray) -> float:

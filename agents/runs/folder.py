@@ -45,7 +45,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, run_dir: Path | None, label: str, root: Path = Path("runs")) -> "RunFolder":
+    def create(cls, run_dir: Path | str | None, label: str, root: Path = Path("runs")) -> "RunFolder":
         """Make the folder ``run_dir``, or a numbered one under ``root``: ``runs/0003-q-learning-CounterWalk-v0``.
 
         Raises:
@@ -53,8 +53,9 @@ class RunFolder:
         """
         try:
             if run_dir is not None:
-                run_dir.mkdir(parents=True)
-                return cls(run_dir)
+                path = Path(run_dir)
+                path.mkdir(parents=True)
+                return cls(path)
             root.mkdir(parents=True, exist_ok=True)
             number = 1 + max(_numbers(path.name for path in root.iterdir()), default=0)
             while True:  # another process may have taken the number in between

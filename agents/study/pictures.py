@@ -1,6 +1,7 @@
 """Pictures of what was measured. Colours are Okabe and Ito's, which colour-blind readers tell apart; styles differ too."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,37 +9,53 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", 
 COLORS, STYLES, MARKS = (BLUE, ORANGE, GREEN, PURPLE, GREY), ("-", "--", "-.", ":"), "osD^vP"
 
 
-def draw_curves(
-    groups: Mapping[str, Mapping[str, Sequence[float]]], metric: str, lines: Mapping[str, float], path: Path
-) -> None:
+@dataclass(frozen=True)
+class Curves:
+    """A panel of learning curves.
+
+    Attributes:
+        groups: name -> steps, mean, low, high.
+        lines: name -> height: the optimum, the reference policy.
+    """
+
+    groups: Mapping[str, Mapping[str, Sequence[float]]]
+    lines: Mapping[str, float]
+
+
+def draw_curves(panels: Mapping[str, Curves], metric: str, path: Path) -> None:
     """Draw learning curves: of each group its mean, and between its least and its largest run a band.
 
     Args:
-        groups: name -> steps, mean, low, high.
+        panels: title -> what stands in it; a group has one colour and one style in all of them.
         metric: what they show.
-        lines: name -> height: the optimum, the reference policy.
         path: a .png, .svg or .pdf file.
 
     Raises:
         ValueError: another ending. OSError: a place that cannot be written.
     """
-    figure, (axes,) = _figure(path, 1, (9, 4.8))
-    for number, (label, curve) in enumerate(groups.items()):
-        color, style = COLORS[number % len(COLORS)], STYLES[number % len(STYLES)]
-        axes.fill_between(curve["steps"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
-        axes.plot(curve["steps"], curve["mean"], color=color, linestyle=style, label=label)
-    for name, height in lines.items():
-        axes.axhline(height, color="black", linewidth=0.9, linestyle=(0, (1, 2)))
-        axes.annotate(
-            name, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
-        )
-    ends = [curve["steps"][-1] for curve in groups.values() if curve["steps"]]
-    if min(ends) > 0 and max(ends) > 5 * min(ends):  # else the short ones are seen as a wall
-        axes.set_xscale("log", nonpositive="mask")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel("environment steps (tokens, where they are written)")
-    axes.set_ylabel(f"{metric} (reward per episode)" if "return" in metric else metric)
-    axes.legend(frameon=False, fontsize=8)
+    figure, every = _panels(path, len(panels), (9, 4.8))
+    names = list(dict.fromkeys(name for one in panels.values() for name in one.groups))
+    for axes, (title, curves) in zip(every, panels.items(), strict=True):
+        for label, curve in curves.groups.items():
+            number = names.index(label)
+            color, style = COLORS[number % len(COLORS)], STYLES[number % len(STYLES)]
+            axes.fill_between(
+                curve["steps"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0
+            )
+            axes.plot(curve["steps"], curve["mean"], color=color, linestyle=style, label=label)
+        for name, height in curves.lines.items():
+            axes.axhline(height, color="black", linewidth=0.9, linestyle=(0, (1, 2)))
+            axes.annotate(
+                name, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+            )
+        ends = [curve["steps"][-1] for curve in curves.groups.values() if curve["steps"]]
+        if min(ends) > 0 and max(ends) > 5 * min(ends):  # else the short ones are seen as a wall
+            axes.set_xscale("log", nonpositive="mask")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlabel("environment steps (tokens, where they are written)")
+        axes.set_ylabel(f"{metric} (reward per episode)" if "return" in metric else metric)
+        axes.set_title(title, fontsize=9)
+        axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)
 
 
@@ -52,9 +69,8 @@ def draw_sources(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
     Raises:
         ValueError: another ending. OSError: a place that cannot be written.
     """
-    rows = -(-len(panels) // 2)
-    figure, every = _figure(path, 2, (9, 3.4 * rows), rows)
-    for axes, (label, sources) in zip(every, panels.items(), strict=False):
+    figure, every = _panels(path, len(panels), (9, 4.8))
+    for axes, (label, sources) in zip(every, panels.items(), strict=True):
         for number, (name, curve) in enumerate(sources.items()):
             steps, values = zip(*curve, strict=True)
             axes.plot(steps, values, color=COLORS[number % 5], linestyle=STYLES[number % 4], label=name)
@@ -63,8 +79,6 @@ def draw_sources(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
         axes.set_xlabel("environment steps")
         axes.set_ylabel("reward per completion")
         axes.legend(frameon=False, fontsize=8)
-    for axes in every[len(panels) :]:
-        axes.set_axis_off()
     figure.savefig(path)
 
 
@@ -97,19 +111,44 @@ def draw_values(values: Any, policy: Any, label: str, path: Path) -> None:
 
 
 def draw_goodhart(
-    report: Mapping[str, Any], path: Path, points: Sequence[tuple[str, float, float]] = ()
+    report: Mapping[str, Any],
+    path: Path,
+    trained: Mapping[str, Sequence[tuple[str, float, float]]] | None = None,
 ) -> None:
     """Draw gold and proxy against KL: the proxy's exact path, the best gold at equal KL, best-of-n and the fit.
 
     Args:
         report: of ``goodhart_report``.
         path: a .png, .svg or .pdf file.
-        points: trained policies to be drawn on it: name, KL and gold.
+        trained: policies that are drawn on it, a panel for each title: name, KL and gold; one panel without any if None.
 
     Raises:
         ValueError: another ending. OSError: a place that cannot be written.
     """
-    figure, (axes,) = _figure(path, 1, (8, 5))
+    panels = trained or {"": ()}
+    figure, every = _panels(path, len(panels), (8, 5))
+    names = list(dict.fromkeys(name for points in panels.values() for name, _, _ in points))
+    for axes, (title, points) in zip(every, panels.items(), strict=True):
+        _draw_path(axes, report)
+        path_lines: list[Any] = axes.get_legend_handles_labels()[0]
+        told = list(path_lines) if len(panels) == 1 else []
+        for name in dict.fromkeys(name for name, _, _ in points):
+            mark = MARKS[names.index(name) % len(MARKS)]
+            far, gold = zip(*((kl, gold) for one, kl, gold in points if one == name), strict=True)
+            told += axes.plot(far, gold, mark, color="black", fillstyle="none", markersize=8, label=name)
+        axes.legend(handles=told, frameon=False)
+        axes.set_title(title, fontsize=9)
+    if len(panels) > 1:
+        figure.legend(handles=path_lines, loc="outside lower center", ncols=3, frameon=False)
+    heading = (
+        f"{report['env'].rsplit('/', 1)[-1]}: the truth while the proxy is optimised ever harder (exact)"
+    )
+    figure.suptitle(heading, fontsize=12)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_path(axes: Any, report: Mapping[str, Any]) -> None:
+    """Draw the proxy's exact path, and what is beside it."""
     kl, peak = report["kl"], report["peak"]
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.plot(kl, report["proxy"], color=ORANGE, linestyle="--", label="proxy: what is paid")
@@ -123,17 +162,9 @@ def draw_goodhart(
     axes.plot([peak["kl"]], [peak["gold"]], color=BLUE, marker="v", markersize=9)
     words, where = f"gold peaks at KL {peak['kl']:.2f}", (peak["kl"], peak["gold"])
     axes.annotate(words, where, xytext=(-4, -26), textcoords="offset points", color=BLUE)
-    for number, (label, far, gold) in enumerate(points):
-        mark = MARKS[number % len(MARKS)]
-        axes.plot([far], [gold], mark, color="black", fillstyle="none", markersize=8, label=label)
     axes.set_xlabel("KL from the reference policy (nats)")
     axes.set_ylabel("return (reward per completion)")
-    axes.set_title(
-        f"{report['env'].rsplit('/', 1)[-1]}: the truth while the proxy is optimised ever harder (exact)"
-    )
     _bound(axes, [*report["proxy"], *report["gold"], *report["best_gold"]])
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
 
 
 def draw_policies(panels: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -237,6 +268,17 @@ def _figure(path: Path, columns: int, size: tuple[float, float], rows: int = 1) 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
+
+
+def _panels(path: Path, count: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
+    """Return a figure of one panel of that size, or of two in a row, and as many axes as are asked for."""
+    if count == 1:
+        return _figure(path, 1, size)
+    rows = -(-count // 2)
+    figure, every = _figure(path, 2, (11, 3.8 * rows), rows)
+    for axes in every[count:]:
+        axes.set_axis_off()
+    return figure, every[:count]
 
 
 def draw_password(conditions: Sequence[Mapping[str, Any]], path: Path) -> None:

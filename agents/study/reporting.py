@@ -34,12 +34,21 @@ class Run:
     summary: Mapping[str, Any]
 
     @property
-    def label(self) -> str:
-        """Return what it has in common with other seeds of the same: agent, rewards and shaping."""
+    def agent(self) -> str:
+        """Return who learned."""
+        return str(self.config["agent"])
+
+    @property
+    def paid(self) -> str:
+        """Return what it was paid by, and shaped by; "gold" where it was the environment's own reward."""
         rewards = [Path(text.partition("=")[0]).name for text in self.config.get("reward", ())]
         shaping = [Path(text).name for text in self.config.get("shaping", ())]
-        paid = f", paid by {' + '.join(rewards)}" if rewards else ""
-        return f"{self.config['agent']}{paid}" + (f", shaped by {' + '.join(shaping)}" if shaping else "")
+        return " + ".join(rewards or ["gold"]) + (f", shaped by {' + '.join(shaping)}" if shaping else "")
+
+    @property
+    def label(self) -> str:
+        """Return what it has in common with other seeds of the same: agent, rewards and shaping."""
+        return self.agent if self.paid == "gold" else f"{self.agent}, paid by {self.paid}"
 
     def curve(self, tag: str) -> list[tuple[int, float]]:
         """Return (step, value) of a metric, the last of each step."""
@@ -110,10 +119,9 @@ def write_report(paths: Sequence[Path], out: Path, metric: str = METRIC) -> dict
     problem = reopen_problem(runs[0].path, runs[0].config)
     out.mkdir(parents=True)
     sections = [
+        *(_comparison(folder) for folder in comparisons),
         _table_of(runs),
-        _picture(
-            "Learning curves", out / "curves.svg", lambda path: _draw_curves(runs, metric, problem, path)
-        ),
+        _picture("Learning curves", out / "curves.svg", lambda path: _draw_curves(runs, metric, path)),
     ]
     if problem.tokens is not None:
         sections.append(
@@ -131,7 +139,6 @@ def write_report(paths: Sequence[Path], out: Path, metric: str = METRIC) -> dict
         sections.append(
             _picture("Action values", out / "values.svg", lambda path: _draw_values(tables[0], path))
         )
-    sections += [_comparison(folder) for folder in comparisons]
     page = _PAGE.format(title=escape(problem.env_id), body="\n".join(filter(None, sections)))
     write_atomically(out / "report.html", page.encode())
     pictures = sorted(str(path) for path in out.glob("*.svg"))
@@ -154,7 +161,7 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; }}
 mark {{ background: #ffe08a; }} mark.loss {{ background: #bcd7ff; text-decoration: underline; }}
-.text td {{ text-align: left; font-family: ui-monospace, monospace; }}
+.text th {{ text-align: left; }} .text td {{ text-align: left; font-family: ui-monospace, monospace; }}
 </style>
 </head>
 <body>
@@ -211,17 +218,32 @@ def _picture(title: str, path: Path, draw: Callable[[Path], Any]) -> str:
     return f'<h2>{escape(title)}</h2>\n<div class="wide">{svg[svg.index("<svg") :]}</div>'
 
 
-def _draw_curves(runs: Sequence[Run], metric: str, problem: Problem, path: Path) -> None:
-    from tokenwalk.agents.study.pictures import draw_curves
-
-    groups: dict[str, list[list[tuple[int, float]]]] = {}
+def _by_pay(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs by what they were paid, under the titles of their panels."""
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        if curve := run.curve(metric):
-            groups.setdefault(run.label, []).append(curve)
-    lines = {name: tags[metric] for name, tags in problem.lines.charts.items() if metric in tags}
-    if metric == "eval/normalized_score":
-        lines = {"optimum": 1.0, "reference": 0.0}
-    draw_curves({label: _banded(curves) for label, curves in groups.items()}, metric, lines, path)
+        groups.setdefault(f"paid by {run.paid}", []).append(run)
+    first = "paid by gold"
+    return {title: groups[title] for title in sorted(groups, key=lambda title: (title != first, title))}
+
+
+def _draw_curves(runs: Sequence[Run], metric: str, path: Path) -> None:
+    from tokenwalk.agents.study.pictures import Curves, draw_curves
+
+    panels = {}
+    for title, alike in _by_pay(runs).items():
+        groups: dict[str, list[list[tuple[int, float]]]] = {}
+        for run in alike:
+            if curve := run.curve(metric):
+                groups.setdefault(run.agent, []).append(curve)
+        if not groups:
+            continue
+        charts = reopen_problem(alike[0].path, alike[0].config).lines.charts
+        lines = {name: tags[metric] for name, tags in charts.items() if metric in tags}
+        if metric == "eval/normalized_score":
+            lines = {"optimum": 1.0, "reference": 0.0}
+        panels[title] = Curves({agent: _banded(curves) for agent, curves in groups.items()}, lines)
+    draw_curves(panels, metric, path)
 
 
 def _banded(curves: Sequence[Sequence[tuple[int, float]]]) -> dict[str, list[float]]:
@@ -261,12 +283,16 @@ def _draw_goodhart(problem: Problem, runs: Sequence[Run], path: Path) -> None:
     from tokenwalk.agents.study.goodhart import goodhart_report
     from tokenwalk.agents.study.pictures import draw_goodhart
 
-    points = [
-        (run.label, run.summary["kl"], run.summary["gold"])
-        for run in runs
-        if run.summary.get("kl") is not None and run.config["config"].get("kl_to", "reference") == "reference"
-    ]
-    draw_goodhart(goodhart_report(problem.env_id), path, points)
+    trained = {
+        title: [
+            (run.agent, run.summary["kl"], run.summary["gold"])
+            for run in alike
+            if run.summary.get("kl") is not None
+            and run.config["config"].get("kl_to", "reference") == "reference"
+        ]
+        for title, alike in _by_pay(runs).items()
+    }
+    draw_goodhart(goodhart_report(problem.env_id), path, trained)
 
 
 def _draw_values(run: Run, path: Path) -> None:
@@ -286,30 +312,37 @@ def _completions(runs: Sequence[Run], problem: Problem) -> str:
     for run in runs:
         if run.label not in written and (run.path / "completions.jsonl").is_file():
             written[run.label] = read_completions(run.path, task)[slice(SHOWN)]
-    rows = [(label, *row) for label, texts in written.items() for row in _marked(texts, problem)]
+    rows: list[tuple[Any, ...]] = [
+        (label, *row) for label, texts in written.items() for row in _marked(texts, problem)
+    ]
     legend = (
         "<p>Tokens that gold pays for are <mark>marked</mark>, those that it takes from "
         "<mark class='loss'>underlined</mark>.</p>"
     )
-    return f"<h2>Completions before and after</h2>\n{legend}\n" + _rows(
-        ("who", "prompt", "completion", "gold"), rows, "text"
-    )
+    columns: tuple[str, ...] = ("who", "prompt", "gold", "how often", "completion")
+    if not any(task.prompts):
+        columns, rows = (columns[0], *columns[2:]), [(row[0], *row[2:]) for row in rows]
+    return f"<h2>Completions before and after</h2>\n{legend}\n" + _rows(columns, rows, "text")
 
 
-def _marked(texts: Completions, problem: Problem) -> list[tuple[str, Markup, float]]:
+def _marked(texts: Completions, problem: Problem) -> list[tuple[str, float, str, Markup]]:
+    """Return each text once: its prompt, its gold, how often it was written, and itself with what gold pays marked."""
     assert problem.tokens is not None
     task = problem.tokens.task
     vocabulary, gold = task.vocabulary, task.sources["gold"]
     paid = score_tokens([gold], task.prompt_ids[texts.prompt], texts.tokens, texts.length, vocabulary)["gold"]
-    rows = []
+    rows: list[tuple[str, float, Markup]] = []
     for prompt, tokens, length, rewards in zip(texts.prompt, texts.tokens, texts.length, paid, strict=True):
         parts = []
         for token, reward in zip(tokens[:length], rewards, strict=False):
             text = escape(vocabulary.tokens[token]).replace(" ", "&#9251;")
             kind = "" if reward > 0 else " class='loss'"
             parts.append(f"<mark{kind}>{text}</mark>" if reward else text)
-        rows.append((task.prompts[prompt], Markup(vocabulary.separator.join(parts)), float(rewards.sum())))
-    return rows
+        rows.append((task.prompts[prompt], float(rewards.sum()), Markup(vocabulary.separator.join(parts))))
+    return [
+        (prompt, gold, f"{rows.count((prompt, gold, text))} of {len(rows)}", text)
+        for prompt, gold, text in dict.fromkeys(rows)
+    ]
 
 
 def _comparison(folder: Path) -> str:

@@ -36,6 +36,12 @@ class SB3Learner:
         from tokenwalk.agents.baselines.sb3 import build, make_vec_env
 
         torch.set_num_threads(threads)
+        available = None if problem.tokens is None else problem.tokens.task.reference.available
+        if agent != "maskable-ppo" and available is not None and not available.all():
+            raise ValueError(
+                f"{agent} does not heed masks, and some tokens of {problem.env_id} are masked: take maskable-ppo, a tabular "
+                "agent or a language model's"
+            )
         self._problem, self._config = problem, config
         vec_env = make_vec_env(problem.env_id, 1 if model_file else config.num_envs, problem.make_args)
         if model_file:

@@ -42,6 +42,8 @@ from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import TokenModel, compose
 
+TELLING = 0.01  # of the error without a code: an autoencoder whose error spreads less than this tells nothing
+
 
 def mixed_policy(task: Task) -> AutomatonPolicy:
     """Return the policy that writes each token by the exact optimum of gold or by the reference policy, half and half."""
@@ -60,11 +62,11 @@ def teach_reward_model(
     """Train a reward model into a run folder and return its summary.
 
     Returns:
-        agent, env, objective, scorer, pairs, temperature, accuracy, correlation, worst_exploit (text, proxy, gold),
-        gold_of_argmax, exact (whether these are over all completions, else over 10,000 of the reference policy),
-        parameters, updates, training_loss, held_out_loss, seconds, interrupted, note, run_dir. A figure that does not
-        exist is None. ``accuracy`` is the share of untied held-out pairs of the reference policy that are ordered as gold
-        orders them.
+        agent, env, objective, floor (of the loss: the labels' own entropy, or 0; None where it is not known), scorer,
+        pairs, temperature, accuracy, correlation, worst_exploit (text, proxy, gold), gold_of_argmax, exact (whether
+        these are over all completions, else over 10,000 of the reference policy), parameters, updates, training_loss,
+        held_out_loss, seconds, interrupted, note, run_dir. A figure that does not exist is None. ``accuracy`` is the
+        share of untied held-out pairs of the reference policy that are ordered as gold orders them.
 
     Raises:
         ValueError: an unknown task or a number out of range. PreferenceDataError: too little data, or bad data.
@@ -98,6 +100,7 @@ def teach_reward_model(
         folder,
         {
             "objective": config.objective,
+            "floor": floor,
             "scorer": config.scorer,
             "pairs": config.pairs,
             "temperature": config.temperature if config.objective == "preferences" else None,
@@ -181,10 +184,20 @@ def teach_autoencoder(
             "bottleneck": config.bottleneck,
             "texts": config.texts if texts is None else len(texts),
             "parameters": sum(one.numel() for one in model.network.parameters()),
-            "note": None,
+            "note": _left_to_tell(1.0 / model.scale, worst),
         },
         trained,
         seconds,
+    )
+
+
+def _left_to_tell(spread: float, worst: float) -> str | None:
+    """Return a warning where the spread of the error, in nats, is next to nothing beside ``worst``, of no code at all."""
+    if spread >= TELLING * worst:
+        return None
+    return (
+        f"the error's spread is {spread:.2g} nats, where a code that says nothing leaves {worst:.3g}: scaled to a "
+        "spread of 1, as a bonus is, it is mostly noise; a narrower --bottleneck tells more"
     )
 
 

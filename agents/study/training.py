@@ -47,7 +47,7 @@ def train(
     reward: Sequence[str] = (),
     shaping: Sequence[str] = (),
     config: Any = None,
-    run_dir: Path | None = None,
+    run_dir: Path | str | None = None,
     threads: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:

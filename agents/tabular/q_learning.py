@@ -307,7 +307,7 @@ class QLearning:
         return greedy_policy(self.values, self.available)
 
     def policy(self) -> FloatArray:
-        """Return the policy that is scored, float64 [R, T or 1, S, A]: greedy, or soft-q's own."""
+        """Return what ``act`` draws from, float64 [R, T or 1, S, A]: greedy, or soft-q's own."""
         if self.config.backup != "soft-q":
             return self.greedy_policy()
         return soft_policy(self.values, self._by_time(self.memory.log_reference), self.config.kl_coef)

@@ -108,6 +108,10 @@ def test_a_costly_reward_has_one_warning_line_that_says_how_much(capsys: pytest.
     assert code == 0
     assert err == "warning: optimising this reward loses 32.9 % of the possible gold\n"
     assert out.startswith("costly: whoever optimises 'proxy' writes ")
+    assert (
+        "or another text that is paid as much and is paid 1.8, which is truly worth 0.6735 of 1 on average"
+        in out
+    )
 
 
 def test_a_person_reads_the_exploit_first_and_then_the_tables(capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,7 @@ def audit_reward(
 ) -> dict[str, Any]:
     """Return what optimising ``source`` on ``task`` writes, what that is worth, and the verdict.
 
-    exact, found_by · best_text, best_reward, best_gold: of the reward's optimum, ties split per completion ·
+    exact, found_by · best_text, tied, best_reward, best_gold: of the reward's optimum, ties split per completion ·
     optimal_gold, gold_lost, verdict, hackable, exploits: see ``judge`` · gold_optimal_reward: of the best-paid
     completions of the most gold · reference_reward, reference_gold · cheats: name, text, reward, gold of each ·
     dead_groups: size of a group -> probability that the reference policy's completions of one prompt are all paid the
@@ -192,6 +192,7 @@ def _report(
         "exact": figures.exact,
         "found_by": figures.found_by,
         "best_text": figures.best_text,
+        "tied": figures.tied,
         "best_reward": figures.best_reward,
         "best_gold": gold(figures.best_gold),
         "optimal_gold": gold(figures.optimal_gold),
@@ -218,7 +219,8 @@ def _sentence(report: dict[str, Any]) -> str:
     shown = repr(text if len(text) <= 80 else text[:77] + "...") if text else "nothing at all"
     begin = f"{report['verdict']}: whoever optimises {report['reward']!r} "
     found = "" if report["exact"] else ", as far as a search has found,"
-    begin += f"writes{found} {shown} and is paid {report['best_reward']:.4g}"
+    begin += f"writes{found} {shown}{' or another text that is paid as much' if report['tied'] else ''}"
+    begin += f" and is paid {report['best_reward']:.4g}"
     if report["best_gold"] is None:
         paid = [one["name"] for one in report["cheats"] if one["reward"] > report["reference_reward"]]
         return (
@@ -227,6 +229,7 @@ def _sentence(report: dict[str, Any]) -> str:
             "a text has none."
         )
     worth = f", which is truly worth {report['best_gold']:.4g} of {report['optimal_gold']:.4g}"
+    worth += " on average" if report["tied"] else ""
     worth += f" (the reference policy: {report['reference_gold']:.4g})."
     if report["gold_lost"] is None:
         return f"{begin}{worth} The reference policy already earns all the gold there is, so nothing can be lost."

@@ -97,6 +97,7 @@ def estimated_figures(
         exact=False,
         found_by=f"{search.origin[0]}, {search.scored:,} texts scored",
         best_text=search.ties(0)[:1].texts(task)[0],
+        tied=len(search.ties(0)) > 1,
         best_reward=search.mean_best(),
         best_gold=best_gold,
         reference_reward=mean_by_prompt(task, draws, paid),

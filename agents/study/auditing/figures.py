@@ -34,7 +34,7 @@ class Figures:
     Attributes:
         exact: whether every figure is; else they are estimates.
         found_by: what found the optimum.
-        best_text: a completion of the reward's optimum, after the first prompt.
+        best_text: a completion of the reward's optimum, after the first prompt. tied: whether another one is paid as much.
         best_reward: what the reward's optimum is paid.
         best_gold: the gold of the reward's optimum, ties split per completion.
         reference_reward, reference_gold: what the reference policy is paid and truly earns.
@@ -51,6 +51,7 @@ class Figures:
     exact: bool
     found_by: str
     best_text: str
+    tied: bool
     best_reward: float
     best_gold: float
     reference_reward: float
@@ -103,6 +104,7 @@ def exact_figures(model: TokenModel, words: Sequence[Word], rng: np.random.Gener
         exact=True,
         found_by=f"backward induction over {mdp.n_states:,} states",
         best_text=optima.texts(task)[0],
+        tied=len(optima) > 1,
         best_reward=best.start_value(mdp),
         best_gold=attained.returns["gold"],
         reference_reward=reference[source.name],

@@ -13,6 +13,8 @@ from tokenwalk.agents.baselines.policies import ModelPolicy, policy_table
 from tokenwalk.agents.baselines.reporting import Model
 from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
 from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
+from tokenwalk.agents.study.learners import build_learner
+from tokenwalk.agents.study.problem import open_problem
 from tokenwalk.envs.reference import ReferencePolicy
 from tokenwalk.envs.rewards.builders import token_weights
 from tokenwalk.envs.rewards.source import TokenBatch
@@ -125,6 +127,17 @@ def test_masks_are_honoured_from_the_first_step_of_learning_to_the_evaluation() 
     assert found.optimum == 3.5
     assert found.gold == 3.5
     assert evaluate_tokens(tokens, ModelPolicy(model, task, greedy=False)).kl < np.inf
+
+
+@pytest.mark.parametrize(("agent", "taken"), [("ppo", False), ("dqn", False), ("maskable-ppo", True)])
+def test_an_agent_that_knows_no_masks_is_refused_a_task_that_has_some(agent: str, taken: bool) -> None:
+    problem = open_problem("TokenGeneration", {"task": forbidding_task()})
+    config = default_config(agent, problem.env_id)
+    if taken:
+        build_learner(agent, problem, config, seed=0, runs=None, threads=1)
+        return
+    with pytest.raises(ValueError, match=f"{agent} does not heed masks.*take maskable-ppo"):
+        build_learner(agent, problem, config, seed=0, runs=None, threads=1)
 
 
 def test_an_agent_that_knows_no_masks_is_stopped_by_the_first_masked_token() -> None:

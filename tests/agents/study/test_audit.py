@@ -237,7 +237,22 @@ def test_on_random_tasks_with_masks_and_prompts_the_figures_are_those_of_enumera
 
 
 FIGURES = Figures(
-    True, "", "", 1.0, 0.0, 0.5, 0.1, 1.1, 0.9, 0.0, 1.0, {}, None, [], lambda texts: np.zeros(len(texts))
+    True,
+    "",
+    "",
+    False,
+    1.0,
+    0.0,
+    0.5,
+    0.1,
+    1.1,
+    0.9,
+    0.0,
+    1.0,
+    {},
+    None,
+    [],
+    lambda texts: np.zeros(len(texts)),
 )
 
 

@@ -63,6 +63,41 @@ def test_the_page_holds_runs_curves_sources_the_truth_and_texts_and_fetches_noth
         assert f"<h2>{heading}</h2>" in page
     assert "before: the reference policy" in page
     assert re.search("<mark>(evidence|therefore)</mark>", page)
+    best = "because <mark>evidence</mark> because <mark>evidence</mark> <mark>therefore</mark>"
+    assert re.search(rf"<td>q-learning</td><td>2.5</td><td>\d of 6</td><td>{best}</td>", page)
+    assert "<th>prompt</th>" not in page  # Flattery has none
+
+
+def test_each_pay_has_a_panel_with_its_own_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenwalk.agents.study import pictures
+
+    for reward in ("proxy", "gold"):
+        for agent in ("q-learning", "sarsa"):
+            train(
+                agent, "Flattery", steps=500, runs=1, reward=[reward], run_dir=tmp_path / f"{agent}-{reward}"
+            )
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(pictures, "draw_curves", lambda panels, metric, path: drawn.update(panels))
+    monkeypatch.setattr(pictures, "_draw_path", lambda axes, report: None)
+    with pytest.raises(FileNotFoundError):  # what nobody drew
+        write_report([tmp_path], tmp_path / "out")
+    assert list(drawn) == ["paid by gold", "paid by proxy"]
+    assert all(list(one.groups) == ["q-learning", "sarsa"] for one in drawn.values())
+    assert [one.lines["optimum"] for one in drawn.values()] == [2.5, 3.5]
+
+
+def test_a_picture_of_many_agents_and_rewards_keeps_its_axes(tmp_path: Path) -> None:
+    from tokenwalk.agents.study.goodhart import goodhart_report
+    from tokenwalk.agents.study.pictures import draw_goodhart
+
+    trained = {
+        f"paid by {reward}": [(f"agent {number}", float(number), 1.0) for number in range(6)]
+        for reward in range(6)
+    }
+    draw_goodhart(
+        goodhart_report("Flattery"), tmp_path / "picture.svg", trained
+    )  # a warning is an error here
+    assert (tmp_path / "picture.svg").read_text().count('<g id="axes_') == 6
 
 
 def test_the_walk_has_its_action_values_and_a_comparison_its_table(tmp_path: Path) -> None:

@@ -101,6 +101,14 @@ def test_an_autoencoder_says_its_errors_and_guards_a_proxy(tmp_path: Path) -> No
     assert guarded["gold"] > 0.4 > solve_problem(open_problem("Flattery", reward=["proxy"])).report["gold"]
 
 
+@pytest.mark.slow
+def test_an_autoencoder_that_lets_everything_through_says_that_its_bonus_is_noise(tmp_path: Path) -> None:
+    training = TrainingConfig(updates=2_000, batch_size=256, learning_rate=3e-3)
+    wide = TokenAutoencoderConfig(bottleneck=40)
+    summary = teach_autoencoder(Teaching("Flattery", run_dir=tmp_path / "wide"), wide, training)
+    assert "is mostly noise; a narrower --bottleneck tells more" in summary["note"]
+
+
 def test_a_model_for_another_task_is_refused(praised: Path) -> None:
     with pytest.raises(ForeignTextError, match="was trained for tokens"):
         load_learned(praised, find_task("Keyword"))

@@ -95,6 +95,6 @@ def _sentence(problem: Problem, peak_kl: float, peak_gold: float) -> str:
     optimum = solve_problem(problem).report
     return (
         f"Gold peaks at {peak_gold:.3f} at a KL of {peak_kl:.2f} nats; the proxy's optimum earns "
-        f"{optimum['optimal_value']:g} by the proxy and {optimum['gold']:g} by gold; a text of it is "
+        f"{optimum['optimal_value']:g} by the proxy and {optimum['gold']:g} by gold, and writes for example "
         f"{optimum['best_text']!r}."
     )

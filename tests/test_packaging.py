@@ -89,7 +89,9 @@ def test_the_source_distribution_builds_the_same_wheel_and_carries_the_tests(
     )  # without options: first the sdist, then from it the wheel
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    expected = tracked(checkout, "envs", "agents", "scripts", "tests") | {
+    expected = tracked(checkout, "envs", "agents", "scripts", "tests", "docs") | {
+        ".ci/run",
+        "README.zh-CN.md",
         "pyproject.toml",
         "constraints.txt",
         "Makefile",

@@ -6,40 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import blocks
 
-TESTS = Path(__file__).resolve().parent
 ENV_ID, TOKENS_ID = "tokenwalk/CounterWalk-v0", "tokenwalk/Flattery-v0"
-# Greedy play is optimal after some 500 steps (seeds 1 to 3).
-HYPERPARAMETERS = f"""\
-{ENV_ID}:
-  policy: MlpPolicy
-  n_envs: 4
-  n_timesteps: 2000
-  n_steps: 64
-  batch_size: 64
-  gamma: 0.9
-  learning_rate: 0.003
-{TOKENS_ID}:
-  policy: MlpPolicy
-  n_envs: 8
-  n_timesteps: 20000
-  n_steps: 64
-  batch_size: 128
-  gamma: 1.0
-  learning_rate: 0.003
-"""
-SHARED = [
-    "--algo",
-    "ppo",
-    "--gym-packages",
-    "tokenwalk",
-    "-f",
-    "logs",
-    "--device",
-    "cpu",
-    "--num-threads",
-    "1",
-]
+PAGE = blocks("docs/how-to.md")
+(HYPERPARAMETERS,) = (block.text for block in PAGE if block.options == "file=hyperparameters.yml")
+TRAIN, ENJOY = next(
+    block.text for block in PAGE if "rl_zoo3" in block.text and block.kind == "sh"
+).splitlines()
+QUICK = ["--device", "cpu", "--num-threads", "1"]
 
 pytestmark = pytest.mark.slow
 
@@ -51,21 +26,11 @@ def zoo_python(install_beside: Callable[..., Path]) -> Path:
 
 
 def train(python: Path, folder: Path, env_id: str, evaluate_every: int) -> Path:
-    """Return the folder that rl-zoo3's ``train`` wrote; ``logs`` lies two levels above it."""
+    """Return the folder that rl-zoo3's ``train``, as the page has it, wrote; ``logs`` lies two levels above it."""
     (folder / "hyperparameters.yml").write_text(HYPERPARAMETERS)
-    options = ["--seed", "1", "--eval-freq", str(evaluate_every), "--eval-episodes", "2"]
-    command = [
-        python,
-        "-m",
-        "rl_zoo3.train",
-        *SHARED,
-        "--env",
-        env_id,
-        "-conf",
-        "hyperparameters.yml",
-        *options,
-    ]
-    subprocess.run(command, cwd=folder, check=True)
+    options = ["--eval-freq", str(evaluate_every), "--eval-episodes", "2"]
+    shown = TRAIN.replace(ENV_ID, env_id).split()[1:]
+    subprocess.run([python, *shown, *QUICK, *options], cwd=folder, check=True)
     return folder / "logs" / "ppo" / f"{env_id.replace('/', '-')}_1"
 
 
@@ -84,8 +49,7 @@ def test_train_writes_a_model_and_reaches_the_exact_optimum(run_folder: Path) ->
 
 
 def test_enjoy_loads_the_model_and_plays_the_optimum(zoo_python: Path, run_folder: Path) -> None:
-    options = ["--no-render", "--deterministic", "-n", "300"]
-    command = [zoo_python, "-m", "rl_zoo3.enjoy", *SHARED, "--env", ENV_ID, *options]
+    command = [zoo_python, *ENJOY.split()[1:], *QUICK]
     said = subprocess.check_output(command, cwd=run_folder.parents[2], text=True)
     assert "3 Episodes" in said
     assert "Mean reward: 0.00 +/- 0.00" in said

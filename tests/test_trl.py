@@ -1,17 +1,15 @@
 """TRL's GRPOTrainer is paid by our sources: each is logged by its name, and their weights are what is optimised."""
 
-import json
+import ast
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pages import blocks
 
 from tokenwalk.envs.tasks import find_task
 from tokenwalk.envs.trl import reward_funcs
-
-TESTS = Path(__file__).resolve().parent
 
 
 def test_each_source_is_a_function_under_its_own_name_and_what_is_not_paid_weighs_nothing() -> None:
@@ -58,11 +56,11 @@ def test_trl_takes_two_steps_with_every_source_logged_by_name(
     install_beside: Callable[..., Path], tmp_path: Path
 ) -> None:
     python = install_beside("trl", "trl", "torch")
-    script, out = TESTS / "peers" / "trl_two_steps.py", tmp_path / "out"
+    (shown,) = (block.text for block in blocks("docs/how-to.md") if block.options == "trl")
+    (tmp_path / "shown.py").write_text(shown)
     offline = {"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    subprocess.run([python, script, out, "2"], cwd=tmp_path, env=offline, check=True, capture_output=True)
-    log: list[dict[str, Any]] = json.loads((out / "log.json").read_text())
-    steps = [row for row in log if "reward" in row]
+    said = subprocess.check_output([python, "shown.py"], cwd=tmp_path, env=offline, text=True).splitlines()
+    steps = [ast.literal_eval(line) for line in said if line.startswith("{'reward")]
     assert len(steps) == 2
     for row in steps:
         paid = row["rewards/gold/mean"] + 0.5 * row["rewards/proxy/mean"]

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(CompareArguments, "compare", argv)
     import os
 
-    from tokenwalk.agents.study.comparing import compare, plan
+    from tokenwalk.agents.study.comparing import cells_left, compare, estimate, plan
     from tokenwalk.agents.study.problem import parse_env_args
     from tokenwalk.agents.study.training import Progress
 
@@ -69,8 +69,10 @@ def main(argv: Sequence[str]) -> int:
     )
     folder = arguments.run_dir or Path("runs") / f"compare-{asked.env.rsplit('/', 1)[-1]}"
     jobs = arguments.jobs or os.cpu_count() or 1
+    left = cells_left(asked, folder)
     note(
-        f"{len(asked.cells())} runs, {jobs} at once: about {_time(asked.estimate(jobs))}; they are in {folder}"
+        f"{len(left)} of {len(asked.cells())} runs are to be trained, {jobs} at once: about "
+        f"{_time(estimate(left, jobs))}; they are in {folder}"
     )
     with progress_bar(f"comparing on {arguments.env}") as on_progress:
 
@@ -83,20 +85,15 @@ def main(argv: Sequence[str]) -> int:
     if arguments.json:
         print_json(report)
         return 0
-    columns = (
-        "agent",
-        "reward",
-        "score",
-        "interval",
-        "gold",
-        "proxy",
-        "kl",
-        "steps_to_95",
-        "seconds_to_95",
-        "seconds",
+    cells = report["rows"]
+    came_to = ("agent", "reward", "score", "interval", "gold", "proxy", "kl")
+    title = (
+        f"{asked.env}, {asked.seeds} seeds: normalised score by gold, and KL to the reference policy in nats"
     )
-    rows = [[_cell(row, column) for column in columns] for row in report["rows"]]
-    print_table(columns, rows, title=f"{asked.env}, {asked.seeds} seeds: normalised score by gold")
+    print_table(came_to, [[_cell(row, column) for column in came_to] for row in cells], title=title)
+    took = ("agent", "reward", "steps_to_95", "seconds_to_95", "steps", "seconds")
+    title = "until the normalised score was 0.95, and altogether"
+    print_table(took, [[_cell(row, column) for column in took] for row in cells], title=title)
     for kind in ("agent", "reward"):
         together = [
             (row["name"], _cell(row, "score"), _cell(row, "interval")) for row in report[f"by_{kind}"]
@@ -110,7 +107,9 @@ def _cell(row: dict[str, Any], column: str) -> Any:
     if column == "interval":
         return None if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
     value = row[column]
-    return f"{value:.3g}" if isinstance(value, float) and column not in ("steps_to_95",) else value
+    if column.startswith("steps") and value is not None:
+        return round(value)
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def _time(seconds: float) -> str:

@@ -78,14 +78,6 @@ class Comparison:
             if agent != "sft" or reward == "gold"
         ]
 
-    def estimate(self, jobs: int) -> float:
-        """Return about how many seconds all of it takes."""
-        total = 0.0
-        for cell in self.cells():
-            kind = "language" if cell.agent in LANGUAGE else "sb3" if cell.agent in SB3 else "tabular"
-            total += _START + cell.steps / _RATES[kind]
-        return total / jobs
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -102,6 +94,20 @@ class Cell:
     def name(self) -> str:
         """Return the name of its folder."""
         return f"{self.agent}-{self.reward}-{self.seed}"
+
+
+def estimate(cells: Sequence[Cell], jobs: int) -> float:
+    """Return about how many seconds it takes to train ``cells``, ``jobs`` at once."""
+    total = 0.0
+    for cell in cells:
+        kind = "language" if cell.agent in LANGUAGE else "sb3" if cell.agent in SB3 else "tabular"
+        total += _START + cell.steps / _RATES[kind]
+    return total / jobs
+
+
+def cells_left(comparison: Comparison, folder: Path) -> list[Cell]:
+    """Return the cells that ``folder`` does not hold yet."""
+    return [cell for cell in comparison.cells() if not _is_over(folder / "runs" / cell.name)]
 
 
 def plan(
@@ -180,7 +186,7 @@ def compare(
     _claim(folder, comparison)
     _learn_rewards(comparison, folder)
     cells = comparison.cells()
-    left = [cell for cell in cells if not _is_over(folder / "runs" / cell.name)]
+    left = cells_left(comparison, folder)
     told(len(cells) - len(left), len(cells), "")
     over = len(cells) - len(left)
     for cell, _ in in_processes(partial(train_cell, folder=folder), left, jobs):

@@ -9,7 +9,7 @@ import pytest
 
 from tokenwalk.agents.runs.checkpoint import read_json, write_json
 from tokenwalk.agents.study import comparing
-from tokenwalk.agents.study.comparing import compare, interquartile_mean, interval, plan
+from tokenwalk.agents.study.comparing import cells_left, compare, estimate, interquartile_mean, interval, plan
 
 
 def test_the_interquartile_mean_leaves_out_the_ends() -> None:
@@ -40,7 +40,8 @@ def test_a_plan_takes_what_suits_the_environment() -> None:
     assert len(tokens.cells()) == 2 * (3 * 6 + 1)
     assert (walk.agents, walk.rewards) == (("q-learning", "ppo", "dqn"), ("gold",))
     assert "proxy" not in plan("Keyword").rewards
-    assert plan("Flattery", budget=0.5).estimate(2) < tokens.estimate(2) < tokens.estimate(1)
+    half = plan("Flattery", budget=0.5).cells()
+    assert estimate(half, 2) < estimate(tokens.cells(), 2) < estimate(tokens.cells(), 1)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +91,14 @@ def test_ctrl_c_while_a_reward_is_learned_ends_the_comparison(
 def test_a_comparison_trains_every_cell_once_and_a_killed_one_goes_on(tmp_path: Path) -> None:
     folder, asked = tmp_path / "compared", plan("CounterWalk", ["q-learning"], seeds=2, budget=2.0)
     told: list[str] = []
+    assert cells_left(asked, folder) == asked.cells()
     report = compare(asked, folder, jobs=1, told=lambda over, all_, name: told.append(name))
     (row,) = report["rows"]
     assert (row["agent"], row["reward"], row["seeds"], row["exact"]) == ("q-learning", "gold", 2, True)
     assert row["score"] == pytest.approx(1.0)
     assert (row["low"], row["high"]) == (1.0, 1.0)
     assert row["steps_to_95"] <= 200
+    assert cells_left(asked, folder) == []
     assert sorted(filter(None, told)) == ["q-learning-gold-0", "q-learning-gold-1"]
     with (folder / "comparison.csv").open(encoding="utf-8") as file:
         assert [one["agent"] for one in csv.DictReader(file)] == ["q-learning"]

@@ -180,9 +180,19 @@ def test_every_other_shell_command_is_one_that_ci_runs() -> None:
 
 @pytest.mark.parametrize("page", NAMES)
 def test_links_between_files_lead_somewhere(page: str) -> None:
-    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", (ROOT / page).read_text("utf-8"))
-    local = [link for link in links if not link.startswith(("http://", "https://"))]
-    assert [link for link in local if not (ROOT / page).parent.joinpath(link).exists()] == []
+    links = re.findall(r"\]\(([^)#]*)#?([^)]*)\)", (ROOT / page).read_text("utf-8"))
+    for link, heading in links:
+        if link.startswith(("http://", "https://")):
+            continue
+        target = (ROOT / page).parent / link if link else ROOT / page
+        assert target.exists(), link
+        assert not heading or heading in slugs(target), f"{link}#{heading}"
+
+
+def slugs(page: Path) -> set[str]:
+    """Return what the headings of a page are linked by, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:

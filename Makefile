@@ -49,7 +49,7 @@ lint: $(STAMP)  ## check style, format and types
 bench: $(STAMP)  ## measure speed against Gymnasium's, SB3's and a textbook's
 	@$(BIN)/tokenwalk benchmark
 
-claims: $(STAMP)  ## measure the learning claims of the README again, and run the long commands of docs/ (an hour)
+claims: $(STAMP)  ## measure the learning claims of the README again, and run the long commands of docs/ (40 minutes)
 	@$(BIN)/python scripts/claims.py
 	@$(BIN)/python -m pytest -q -rs -m long --durations=0
 

@@ -60,7 +60,8 @@ def is_whole(command: str) -> bool:
 
 def inline_commands(*, long: bool) -> list[tuple[str, str]]:
     """Return (page, command), each command once and only where no console block holds it."""
-    in_blocks = {call.command for page in NAMES for kind in (True, False) for call in calls(page, long=kind)}
+    calls_of = [call.command for page in NAMES for kind in (True, False) for call in calls(page, long=kind)]
+    in_blocks = {re.sub(r" --run-dir \S+", "", command) for command in calls_of}
     seen: dict[str, str] = {}
     for page in NAMES:
         for command in inline(page):

@@ -42,7 +42,8 @@ def draw_curves(panels: Mapping[str, Curves], metric: str, path: Path) -> None:
             axes.fill_between(
                 curve["steps"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0
             )
-            axes.plot(curve["steps"], curve["mean"], color=color, linestyle=style, label=label)
+            mark = "o" if len(curve["steps"]) == 1 else None  # else nobody would see it
+            axes.plot(curve["steps"], curve["mean"], color=color, linestyle=style, marker=mark, label=label)
         for name, height in curves.lines.items():
             axes.axhline(height, color="black", linewidth=0.9, linestyle=(0, (1, 2)))
             axes.annotate(

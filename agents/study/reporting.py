@@ -159,7 +159,7 @@ h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
 .wide {{ overflow-x: auto; }} svg {{ max-width: 100%; height: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; }}
+th:first-child, .t {{ text-align: left; }}
 mark {{ background: #ffe08a; }} mark.loss {{ background: #bcd7ff; text-decoration: underline; }}
 .text th {{ text-align: left; }} .text td {{ text-align: left; font-family: ui-monospace, monospace; }}
 </style>
@@ -179,15 +179,15 @@ def _number(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return (
-        f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], kind: str = "") -> str:
     """Return an HTML table; cells that are ``Markup`` stand as they are."""
     head = "".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>\n" for row in rows)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
     return f'<div class="wide"><table class="{kind}">\n<tr>{head}</tr>\n{body}</table></div>'
 
 
@@ -196,7 +196,8 @@ class Markup(str):
 
 
 def _cell(value: Any) -> str:
-    return value if isinstance(value, Markup) else escape(_number(value))
+    shown = value if isinstance(value, Markup) else escape(_number(value))
+    return f"<td{' class=t' if isinstance(value, str) else ''}>{shown}</td>"
 
 
 def _table_of(runs: Sequence[Run]) -> str:

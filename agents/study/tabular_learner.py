@@ -11,7 +11,7 @@ from tokenwalk.agents.exact.token_policy import Policy
 from tokenwalk.agents.study.learner import Report, play_table
 from tokenwalk.agents.study.problem import Problem
 from tokenwalk.agents.study.rollout import Actor
-from tokenwalk.agents.study.scoring import score_exactly
+from tokenwalk.agents.study.scoring import score_exactly, score_tokens_policy
 from tokenwalk.agents.study.terms import TermMeter, mean_terms
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.q_learning import QLearning
@@ -22,7 +22,7 @@ from tokenwalk.envs.transition import FloatArray, IntArray
 
 AGENT_FILE = "agent.npz"
 _LARGE = 50_000  # entries of a table whose exact evaluation is no longer free: fewer along the way
-ANNEALING_PIECES = 50  # in which an agent that steps its environment learns while a weight changes
+PIECES = 50  # in which an agent that steps its environment learns: weights change, and it is looked at, between them
 
 
 class TabularLearner:
@@ -64,13 +64,16 @@ class TabularLearner:
         """Learn; over tables with the exact score of every run at points that lie closer at the beginning."""
         if self._walk is None:
             self._envs = self._envs or [TermMeter(self._problem.make()) for _ in range(self.runs)]
-            pieces = ANNEALING_PIECES if self._problem.annealed else 1
+            tokens = self._problem.tokens is not None
+            pieces = PIECES if tokens or self._problem.annealed else 1
             for piece in np.diff(np.linspace(0, steps, pieces + 1).astype(int)):
                 self._agent.learn_env(
                     self._envs,
                     int(piece),
                     lambda step, metrics: report(step, {**metrics, **mean_terms(self._envs)}),
                 )
+                if tokens:  # one text for each prompt: exact, and in no time
+                    report(self.steps, score_tokens_policy(self._problem, self.token_policy(0)).as_metrics())
             return
         first = self.steps
         points = 50 if self._agent.values[0].size < _LARGE else 12

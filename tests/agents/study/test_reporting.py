@@ -64,7 +64,9 @@ def test_the_page_holds_runs_curves_sources_the_truth_and_texts_and_fetches_noth
     assert "before: the reference policy" in page
     assert re.search("<mark>(evidence|therefore)</mark>", page)
     best = "because <mark>evidence</mark> because <mark>evidence</mark> <mark>therefore</mark>"
-    assert re.search(rf"<td>q-learning</td><td>2.5</td><td>\d of 6</td><td>{best}</td>", page)
+    assert re.search(
+        rf"<td class=t>q-learning</td><td>2.5</td><td class=t>\d of 6</td><td class=t>{best}</td>", page
+    )
     assert "<th>prompt</th>" not in page  # Flattery has none
 
 

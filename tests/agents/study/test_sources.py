@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tokenwalk.agents.exact.invariance import compare_optima
+from tokenwalk.agents.runs.tracking import read_metrics
 from tokenwalk.agents.study.evaluating import evaluate_run
 from tokenwalk.agents.study.problem import open_problem
 from tokenwalk.agents.study.solving import solve_problem
@@ -231,6 +232,17 @@ def test_an_annealed_bonus_goes_from_one_weight_to_the_other_and_is_scored_by_th
     assert (np.diff(weights) <= 0).all()
     assert summary["return"] == pytest.approx(summary["gold"])
     assert summary["gold"] > 1.0
+
+
+def test_an_agent_that_steps_its_tokens_is_looked_at_exactly_along_the_way(tmp_path: Path) -> None:
+    how = {"observation": "tokens"}
+    train("q-learning", "Flattery", steps=2_000, env_args=how, run_dir=tmp_path / "run")
+    looks = [(tag, step, value) for step, _, tag, value in read_metrics(tmp_path / "run")]
+    exact = {step: value for tag, step, value in looks if tag == "eval/exact"}
+    assert len(exact) == 50
+    assert set(exact.values()) == {1.0}
+    gold = [value for tag, _, value in looks if tag == "eval/gold"]
+    assert gold[-1] > gold[0]
 
 
 def test_a_source_that_breaks_stops_the_run_with_its_traceback_in_the_runs_log(

@@ -4,7 +4,9 @@ import importlib.util
 import re
 import sys
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 _PLACE = re.compile(r"\.py:\w+$")
 
@@ -23,7 +25,19 @@ def load_from_file(place: str) -> object:
     path, _, name = place.rpartition(":")
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path!r}: give FILE.py:NAME, a Python file and a name in it")
-    spec = importlib.util.spec_from_file_location(f"tokenwalk_file_{Path(path).stem}", path)
+    place_on_disk = Path(path).resolve()
+    module = _run(path, place_on_disk, place_on_disk.stat().st_mtime_ns)
+    if not hasattr(module, name):
+        raise ValueError(
+            f"{path} has no {name!r}: it has {[one for one in vars(module) if not one.startswith('_')]}"
+        )
+    return getattr(module, name)
+
+
+@cache
+def _run(path: str, place: Path, changed: int) -> ModuleType:  # noqa: ARG001 - part of the cache's key
+    """Return the module of a file, the same each time until it is ``changed``: what it holds is then one object."""
+    spec = importlib.util.spec_from_file_location(f"tokenwalk_file_{place.stem}", place)
     assert spec is not None  # the name ends in .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -33,8 +47,4 @@ def load_from_file(place: str) -> object:
             spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"{path} fails when it is run: {type(error).__name__}: {error}") from error
-    if not hasattr(module, name):
-        raise ValueError(
-            f"{path} has no {name!r}: it has {[one for one in vars(module) if not one.startswith('_')]}"
-        )
-    return getattr(module, name)
+    return module

@@ -25,7 +25,8 @@ Names = Annotated[list[str], tyro.conf.arg(metavar="NAME ...", help_behavior_hin
 @dataclass(frozen=True)
 class CompareArguments:
     """Train agents on rewards with several seeds and print what each came to by gold: the interquartile mean of the
-    normalised score, 1 being the exact optimum and 0 the reference policy, with a bootstrap interval.
+    normalised score, 1 being the exact optimum and 0 the reference policy, with a 95 % bootstrap interval over seeds. With
+    fewer than four seeds the first is the plain mean, and the second hardly more than the least and the largest.
 
     The rewards: gold; proxy; reward-model (learned from preferences); bonus (gold, and an autoencoder's error that fades);
     potential (gold, and the autoencoder as a potential); penalty (proxy, less the autoencoder's error)."""
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(CompareArguments, "compare", argv)
     import os
 
-    from tokenwalk.agents.study.comparing import cells_left, compare, estimate, plan
+    from tokenwalk.agents.study.comparing import cells_left, claim, compare, estimate, plan
     from tokenwalk.agents.study.problem import parse_env_args
     from tokenwalk.agents.study.training import Progress
 
@@ -69,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
     )
     folder = arguments.run_dir or Path("runs") / f"compare-{asked.env.rsplit('/', 1)[-1]}"
     jobs = arguments.jobs or os.cpu_count() or 1
+    claim(folder, asked, arguments.jobs)
     left = cells_left(asked, folder)
     note(
         f"{len(left)} of {len(asked.cells())} runs are to be trained, {jobs} at once: about "
@@ -86,19 +88,21 @@ def main(argv: Sequence[str]) -> int:
         print_json(report)
         return 0
     cells = report["rows"]
-    came_to = ("agent", "reward", "score", "interval", "gold", "proxy", "kl")
-    title = (
-        f"{asked.env}, {asked.seeds} seeds: normalised score by gold, and KL to the reference policy in nats"
-    )
+    came_to = ("agent", "reward", "score", "interval", "exact", "gold", "proxy", "kl")
+    seeds = f"{asked.seeds} seed{'s' * (asked.seeds > 1)}"
+    title = f"{asked.env}, {seeds}: normalised score by gold, and KL to the reference policy in nats"
     print_table(came_to, [[_cell(row, column) for column in came_to] for row in cells], title=title)
     took = ("agent", "reward", "steps_to_95", "seconds_to_95", "steps", "seconds")
     title = "until the normalised score was 0.95, and altogether"
     print_table(took, [[_cell(row, column) for column in took] for row in cells], title=title)
     for kind in ("agent", "reward"):
         together = [
-            (row["name"], _cell(row, "score"), _cell(row, "interval")) for row in report[f"by_{kind}"]
+            (row["name"], row["cells"], _cell(row, "score"), _cell(row, "interval"))
+            for row in report[f"by_{kind}"]
         ]
-        print_table((kind, "score", "interval"), together, title=f"by {kind}, over its cells")
+        print_table(
+            (kind, "cells", "score", "interval"), together, title=f"by {kind}, over the cells that it has"
+        )
     print(f"as a table: {folder / 'comparison.csv'}; the curves: {folder / 'runs'}")
     return 0
 

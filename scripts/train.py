@@ -57,7 +57,7 @@ class TrainArguments:
     """what an agent sees of a token task (default: the machine for tabular agents, else the tokens)"""
     reward: Rewards = field(default_factory=list)
     """what a token task pays: gold, proxy, a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, each with
-    =WEIGHT or, to change it while learning, =FROM..TO"""
+    =WEIGHT or, of what is learned or a function, =FROM..TO, which changes it while learning"""
     shaping: Rewards = field(default_factory=list)
     """a potential whose shaping is added: machine, value, a RUN, FILE.py:FUNCTION; may be repeated"""
     env_arg: EnvArgs = field(default_factory=list)

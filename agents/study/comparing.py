@@ -132,6 +132,16 @@ def plan(
             raise ValueError(f"{agent} does not learn: it is an end of the scale that all are measured on")
         if agent in LANGUAGE and problem.tokens is None:
             raise ValueError(f"{agent} writes tokens and {problem.env_id} is no token task")
+    for what, names in (("agents", agents), ("rewards", rewards)):
+        if twice := [name for name in names if list(names).count(name) > 1]:
+            raise ValueError(
+                f"{twice[0]} is named twice among the {what}: name each once; --seeds repeats them"
+            )
+    if problem.lines.optimal_return is None:
+        raise ValueError(
+            f"{problem.env_id} has no exact optimum to compare with ({problem.lines.note or problem.reason}): compare on "
+            "ours, or on FrozenLake, CliffWalking or Taxi"
+        )
     if unknown := [reward for reward in rewards if reward not in known]:
         why = f" ({_TAUGHT})" if unknown[0] in _MODEL_OF and problem.tokens is not None else ""
         raise ValueError(
@@ -143,7 +153,14 @@ def plan(
         raise ValueError(
             f"budget is {budget}: give a number above 0, by which the agents' default steps are multiplied"
         )
-    return Comparison(problem.env_id, agents, tuple(rewards) or known, seeds, budget, dict(problem.env_args))
+    asked = Comparison(problem.env_id, agents, tuple(rewards) or known, seeds, budget, dict(problem.env_args))
+    if "sft" in agents and "gold" not in asked.rewards:
+        raise ValueError(
+            "sft imitates samples of gold's optimum and knows no other reward: compare it on gold, or leave it out"
+        )
+    if idle := [cell.agent for cell in asked.cells() if cell.steps < 1]:
+        raise ValueError(f"budget is {budget}: with it {idle[0]} takes no step; give a larger one")
+    return asked
 
 
 def _rewards_of(problem: Problem) -> tuple[str, ...]:
@@ -181,9 +198,7 @@ def compare(
         ValueError: a folder of another comparison, or fewer than 1 job.
     """
     started = time.perf_counter()
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs is {jobs}: give 1 or more")
-    _claim(folder, comparison)
+    claim(folder, comparison, jobs)
     _learn_rewards(comparison, folder)
     cells = comparison.cells()
     left = cells_left(comparison, folder)
@@ -206,8 +221,10 @@ def compare(
     return report
 
 
-def _claim(folder: Path, comparison: Comparison) -> None:
-    """Make ``folder`` this comparison's, or find that it is. Raises ValueError where it is another's."""
+def claim(folder: Path, comparison: Comparison, jobs: int | None = None) -> None:
+    """Make ``folder`` this comparison's, or find that it is. Raises ValueError where it is another's, or for no jobs."""
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}: give 1 or more")
     asked = {**asdict(comparison), "agents": list(comparison.agents), "rewards": list(comparison.rewards)}
     kept = folder / "asked.json"
     if not folder.exists():
@@ -283,7 +300,7 @@ def summarize(comparison: Comparison, folder: Path) -> dict[str, Any]:
         rows: agent, reward, seeds, score (interquartile mean of the normalised score by gold), low and high (its 95 %
         interval, None with one seed), gold, proxy (means), kl (mean, to the reference policy, in nats),
         steps and seconds (means), steps_to_95 and seconds_to_95 (medians, None where most seeds did not come to 0.95),
-        exact. by_agent, by_reward: name, score, low, high.
+        exact. by_agent, by_reward: name, cells (how many), score, low, high.
     """
     found: dict[tuple[str, str], list[Path]] = {}
     for cell in comparison.cells():
@@ -302,6 +319,7 @@ def summarize(comparison: Comparison, folder: Path) -> dict[str, Any]:
                 "score": interquartile_mean([scores[agent, reward]]),
                 "low": low,
                 "high": high,
+                "exact": all(one["exact"] for one in summaries),
                 "gold": _mean([one["gold"] for one in summaries]),
                 "proxy": _mean([one["proxy"] for one in summaries]),
                 "kl": _mean([one["kl"] for one in summaries]),
@@ -309,7 +327,6 @@ def summarize(comparison: Comparison, folder: Path) -> dict[str, Any]:
                 "seconds": _mean([one["seconds"] for one in summaries]),
                 "steps_to_95": _median([steps for steps, _ in reached]),
                 "seconds_to_95": _median([seconds for _, seconds in reached]),
-                "exact": all(one["exact"] for one in summaries),
             }
         )
     return {
@@ -325,8 +342,17 @@ def _together(
     rows = []
     for name in names:
         cells = [values for key, values in scores.items() if key[place] == name]
+        if not cells:
+            continue
         low, high = interval(cells)
-        rows.append({"name": name, "score": interquartile_mean(cells), "low": low, "high": high})
+        row = {
+            "name": name,
+            "cells": len(cells),
+            "score": interquartile_mean(cells),
+            "low": low,
+            "high": high,
+        }
+        rows.append(row)
     return rows
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
-COLORS, STYLES, MARKS = (BLUE, ORANGE, GREEN, PURPLE, GREY), ("-", "--", "-.", ":"), "osD^vP"
+COLORS, STYLES, MARKS = (BLUE, ORANGE, GREEN, PURPLE, GREY), ("-", "--", "-.", ":"), "osD^vPX*<>"
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,17 @@ class Curves:
 
     groups: Mapping[str, Mapping[str, Sequence[float]]]
     lines: Mapping[str, float]
+
+
+def unit_of(metric: str) -> str:
+    """Return what a metric is measured in."""
+    name = metric.rpartition("/")[2]
+    if name in ("kl", "entropy"):
+        return "nats"
+    rewards = ("return", "gold", "proxy", "regret", "regularized", "ep_rew")
+    if name.startswith(rewards) or metric.startswith("reward/"):
+        return "reward per episode"
+    return {"normalized_score": "1: the optimum", "ep_len_mean": "steps"}.get(name, "no unit")
 
 
 def draw_curves(panels: Mapping[str, Curves], metric: str, path: Path) -> None:
@@ -51,10 +62,11 @@ def draw_curves(panels: Mapping[str, Curves], metric: str, path: Path) -> None:
             )
         ends = [curve["steps"][-1] for curve in curves.groups.values() if curve["steps"]]
         if min(ends) > 0 and max(ends) > 5 * min(ends):  # else the short ones are seen as a wall
-            axes.set_xscale("log", nonpositive="mask")
+            first = min(step for curve in curves.groups.values() for step in curve["steps"] if step > 0)
+            axes.set_xscale("symlog", linthresh=first)  # a logarithm has no place for step 0
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("environment steps (tokens, where they are written)")
-        axes.set_ylabel(f"{metric} (reward per episode)" if "return" in metric else metric)
+        axes.set_ylabel(f"{metric} ({unit_of(metric)})")
         axes.set_title(title, fontsize=9)
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)

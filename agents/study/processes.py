@@ -2,9 +2,11 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import active_children, get_context
+from threading import Thread
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -37,3 +39,11 @@ def in_processes(
 
 def _leave_ctrl_c_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has gone without a word, as after SIGKILL."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

@@ -1,7 +1,8 @@
 """``tokenwalk report RUNS... --out DIR``: one page of what runs came to, with pictures; it reads run folders alone."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tokenwalk.envs.rewards.source import score_tokens
 METRIC = "eval/return"
 SHOWN = 6  # completions of each run
 MOST_STATES = 200  # of a table that is drawn
-_FIGURES = ("steps", "seconds", "return", "gold", "proxy", "kl", "normalized_score", "exact")
+_FIGURES = ("normalized_score", "exact", "return", "gold", "proxy", "kl", "steps", "seconds")
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,17 @@ class Run:
     path: Path
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
+    settings: str = ""  # by which it differs from other runs of the same agent
 
     @property
     def agent(self) -> str:
-        """Return who learned."""
-        return str(self.config["agent"])
+        """Return who learned, and how where others of the same name learned otherwise."""
+        return f"{self.config['agent']}{self.settings}"
 
     @property
     def paid(self) -> str:
         """Return what it was paid by, and shaped by; "gold" where it was the environment's own reward."""
-        rewards = [Path(text.partition("=")[0]).name for text in self.config.get("reward", ())]
+        rewards = [_named(text) for text in self.config.get("reward", ())]
         shaping = [Path(text).name for text in self.config.get("shaping", ())]
         return " + ".join(rewards or ["gold"]) + (f", shaped by {' + '.join(shaping)}" if shaping else "")
 
@@ -82,7 +84,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
             raise ValueError(
                 f"{folder} is still being written, or was killed: wait for its end, or leave it out"
             )
-        runs.append(Run(folder, run.config, run.summary))
+        runs.append(Run(folder, run.config, _checked_summary(folder, run.summary)))
     if not runs:
         raise ValueError(
             f"there is no agent's run in {', '.join(map(str, paths))}: train one with tokenwalk train"
@@ -92,7 +94,40 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
         raise ValueError(
             f"the runs are of {' and '.join(environments)}, which do not go into one picture: report on one at a time"
         )
-    return runs, comparisons
+    worlds = [_world(run) for run in runs]
+    if other := [run for run, world in zip(runs, worlds, strict=True) if world != worlds[0]]:
+        raise ValueError(
+            f"{runs[0].path} and {other[0].path} are of {environments[0]} with {worlds[0] or 'its defaults'} and "
+            f"{_world(other[0]) or 'its defaults'}, which do not go into one picture: report on one at a time"
+        )
+    return [replace(run, settings=_settings(run, runs)) for run in runs], comparisons
+
+
+def _checked_summary(folder: Path, summary: Any) -> Mapping[str, Any]:
+    """Return the summary of a run. Raises ValueError where figures are missing."""
+    if not isinstance(summary, dict) or not {"optimal_return", "gold", "normalized_score"} <= set(summary):
+        raise ValueError(f"{folder / 'summary.json'} is damaged: leave the run out, or train it again")
+    return summary
+
+
+def _named(reward: str) -> str:
+    """Return a reward's name with its weight, without the folders that lead to it."""
+    name, equals, weight = reward.partition("=")
+    return f"{Path(name).name}{equals}{weight}"
+
+
+def _world(run: Run) -> dict[str, Any]:
+    """Return the arguments that make its environment another problem: not what an agent sees of it."""
+    return {name: value for name, value in run.config.get("env_args", {}).items() if name != "observation"}
+
+
+def _settings(run: Run, runs: Sequence[Run]) -> str:
+    """Return by what the run's config differs from others of the same agent and pay, as ", kl_coef 0.1"."""
+    alike = [one.config["config"] for one in runs if (one.agent, one.paid) == (run.agent, run.paid)]
+    names = [
+        name for name in run.config["config"] if any(one.get(name) != alike[0].get(name) for one in alike)
+    ]
+    return "".join(f", {name} {run.config['config'][name]}" for name in names)
 
 
 def write_report(paths: Sequence[Path], out: Path, metric: str = METRIC) -> dict[str, Any]:
@@ -115,9 +150,21 @@ def write_report(paths: Sequence[Path], out: Path, metric: str = METRIC) -> dict
     curves = [run.curve(metric) for run in runs]
     if not any(curves):
         tags = sorted({name for run in runs for _, _, name, _ in read_metrics(run.path)})
-        raise ValueError(f"no run has a metric {metric!r}: give one of {', '.join(tags)}")
+        known = f"give one of {', '.join(tags)}" if tags else "their metrics.csv are empty or damaged"
+        raise ValueError(f"no run has a metric {metric!r}: {known}")
     problem = reopen_problem(runs[0].path, runs[0].config)
     out.mkdir(parents=True)
+    try:
+        return _write(runs, comparisons, problem, metric, out)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # a report is whole, or it is not there
+        raise
+
+
+def _write(
+    runs: Sequence[Run], comparisons: Sequence[Path], problem: Problem, metric: str, out: Path
+) -> dict[str, Any]:
+    """Do as ``write_report`` says, into a folder that was made for it."""
     sections = [
         *(_comparison(folder) for folder in comparisons),
         _table_of(runs),
@@ -155,8 +202,8 @@ _PAGE = """<!doctype html>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; }}
 body {{ max-width: 60rem; margin: 0 auto; padding: 1rem; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
-.wide {{ overflow-x: auto; }} svg {{ max-width: 100%; height: auto; }}
+h1 {{ font-size: 1.5rem; overflow-wrap: anywhere; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
+.wide {{ overflow-x: auto; }} svg {{ width: 100%; min-width: 40rem; height: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
 th:first-child, .t {{ text-align: left; }}
@@ -293,7 +340,7 @@ def _draw_goodhart(problem: Problem, runs: Sequence[Run], path: Path) -> None:
         ]
         for title, alike in _by_pay(runs).items()
     }
-    draw_goodhart(goodhart_report(problem.env_id), path, trained)
+    draw_goodhart(goodhart_report(problem.env_id, env_args=_world(runs[0])), path, trained)
 
 
 def _draw_values(run: Run, path: Path) -> None:
@@ -348,6 +395,10 @@ def _marked(texts: Completions, problem: Problem) -> list[tuple[str, float, str,
 
 def _comparison(folder: Path) -> str:
     report = read_json(folder / "comparison.json")
+    if not isinstance(report, dict) or not report.get("rows"):
+        raise ValueError(
+            f"{folder / 'comparison.json'} is damaged: run the comparison again, which writes it anew"
+        )
     columns = list(report["rows"][0])
     return f"<h2>Compared, {report['seeds']} seeds</h2>\n" + _rows(
         columns, [[row[one] for one in columns] for row in report["rows"]]

@@ -1,5 +1,6 @@
 """What a person sees: tables that fit narrow terminals, NO_COLOR, pipes that close, Ctrl-C in the middle of anything."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -133,6 +134,7 @@ def test_ctrl_c_ends_every_command_without_a_traceback(line: str, tmp_path: Path
         try:
             out, said = process.communicate(timeout=60)
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in out + said
     assert process.returncode in (0, 130)  # 0: it was over before

@@ -10,6 +10,7 @@ import pytest
 from tokenwalk.agents.runs.checkpoint import read_json, write_json
 from tokenwalk.agents.study import comparing
 from tokenwalk.agents.study.comparing import cells_left, compare, estimate, interquartile_mean, interval, plan
+from tokenwalk.agents.study.problem import open_problem
 
 
 def test_the_interquartile_mean_leaves_out_the_ends() -> None:
@@ -58,6 +59,11 @@ def test_a_plan_takes_what_suits_the_environment() -> None:
             {"env_args": {"horizon": 4}, "rewards": ["penalty"]},
             "'penalty' to compare .it is learned on the task as it is.*give gold, proxy$",
         ),
+        ({"agents": ["ppo", "q-learning", "ppo"]}, "ppo is named twice among the agents"),
+        ({"rewards": ["gold", "gold"]}, "gold is named twice among the rewards"),
+        ({"env": "Blackjack"}, "Blackjack-v1 has no exact optimum to compare with"),
+        ({"agents": ["sft"], "rewards": ["proxy"]}, "sft imitates samples of gold's optimum"),
+        ({"budget": 1e-9}, "q-learning takes no step"),
         ({"seeds": 0}, "seeds is 0"),
         ({"budget": 0.0}, "budget is 0.0"),
     ],
@@ -65,6 +71,26 @@ def test_a_plan_takes_what_suits_the_environment() -> None:
 def test_what_cannot_be_compared_is_named(how: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan(**{"env": "Flattery", **how})
+
+
+def test_an_agent_that_has_only_some_of_the_rewards_is_summed_up_over_those(tmp_path: Path) -> None:
+    asked = plan("Flattery", ["q-learning", "sft"], ["gold", "proxy"], seeds=1, budget=0.01)
+    report = compare(asked, tmp_path / "compared", jobs=1)
+    assert [(row["name"], row["cells"]) for row in report["by_agent"]] == [("q-learning", 2), ("sft", 1)]
+    assert [(row["name"], row["cells"]) for row in report["by_reward"]] == [("gold", 2), ("proxy", 1)]
+
+
+def test_a_task_from_a_file_is_paid_by_its_gold(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import replace\nfrom tokenwalk.envs.tasks import find_task\n"
+        "task = replace(find_task('Flattery'), name='Mine')\n"
+    )
+    env_args = {"task": f"{tmp_path / 'mine.py'}:task"}
+    asked = plan("TokenGeneration", ["q-learning"], ["gold", "proxy"], 1, 0.02, env_args)
+    report = compare(asked, tmp_path / "compared", jobs=1)
+    assert [row["exact"] for row in report["rows"]] == [True, True]
+    problem = open_problem("TokenGeneration", env_args, reward=["gold=2"])
+    assert problem.lines.optimal_paid == pytest.approx(5.0)
 
 
 def test_another_environment_is_compared_by_its_arguments(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tokenwalk.agents.policy_gradient.config import PolicyGradientConfig
 from tokenwalk.agents.study.comparing import compare, plan
 from tokenwalk.agents.study.reporting import find_runs, write_report
 from tokenwalk.agents.study.training import train
+from tokenwalk.agents.tabular.config import QLearningConfig
 
 
 class Tags(HTMLParser):
@@ -111,6 +112,48 @@ def test_the_walk_has_its_action_values_and_a_comparison_its_table(tmp_path: Pat
     assert "<h2>Action values</h2>" in page
 
 
+def test_runs_of_one_agent_are_told_apart_by_their_weights_and_their_settings(tmp_path: Path) -> None:
+    for number, (reward, step_size) in enumerate([("proxy=-1", 0.5), ("proxy=2", 0.5), ("proxy=2", 1.0)]):
+        config = QLearningConfig(step_size=step_size)
+        how: Any = {"steps": 200, "runs": 1, "config": config, "reward": [reward]}
+        train("q-learning", "Flattery", **how, run_dir=tmp_path / str(number))
+    runs, _ = find_runs([tmp_path])
+    assert [run.label for run in runs] == [
+        "q-learning, paid by proxy=-1",
+        "q-learning, step_size 0.5, paid by proxy=2",
+        "q-learning, step_size 1.0, paid by proxy=2",
+    ]
+
+
+def test_the_truth_is_drawn_of_the_runs_own_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenwalk.agents.study import pictures
+
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(pictures, "draw_goodhart", lambda report, path, trained: seen.append(report))
+    env_args = {"task": "Flattery", "horizon": 3}
+    train("q-learning", "TokenGeneration", steps=200, runs=1, env_args=env_args, run_dir=tmp_path / "short")
+    with pytest.raises(FileNotFoundError):  # what nobody drew
+        write_report([tmp_path / "short"], tmp_path / "out")
+    assert seen[0]["proxy_optimum"] == pytest.approx(2.1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_files_are_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    compare(plan("CounterWalk", ["q-learning"], seeds=1), folder := tmp_path / "compared", jobs=1)
+    cell = folder / "runs" / "q-learning-gold-0"
+    for path, text, message in (
+        (folder / "comparison.json", "{}", "comparison.json is damaged"),
+        (cell / "metrics.csv", "", "their metrics.csv are empty or damaged"),
+        (cell / "summary.json", "{}", "summary.json is damaged"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            write_report([folder], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_runs_label_is_what_its_seeds_have_in_common(runs: Path) -> None:
     found, _ = find_runs([runs])
     assert [run.label for run in found] == ["q-learning", "q-learning", "rloo"]
@@ -119,6 +162,7 @@ def test_a_runs_label_is_what_its_seeds_have_in_common(runs: Path) -> None:
 def test_what_cannot_be_reported_is_named_and_nothing_is_written(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train("random", "CounterWalk", run_dir=tmp_path / "walk")
+    train("random", "Flattery", env_args={"horizon": 3}, run_dir=tmp_path / "short")
     empty, unfinished = tmp_path / "empty", tmp_path / "unfinished"
     empty.mkdir()
     train("random", "Flattery", run_dir=unfinished)
@@ -127,6 +171,7 @@ def test_what_cannot_be_reported_is_named_and_nothing_is_written(runs: Path, tmp
         ([tmp_path / "nowhere"], {}, "nowhere is no folder"),
         ([empty], {}, "there is no agent's run in"),
         ([runs, tmp_path / "walk"], {}, "which do not go into one picture"),
+        ([runs, tmp_path / "short"], {}, "its defaults and {'horizon': 3}, which do not go into one picture"),
         ([unfinished], {}, "is still being written, or was killed"),
         ([runs], {"metric": "eval/glory"}, "no run has a metric 'eval/glory': give one of .*eval/gold"),
     ]

@@ -64,11 +64,12 @@ def draw_curves(panels: Mapping[str, Curves], metric: str, path: Path) -> None:
         if min(ends) > 0 and max(ends) > 5 * min(ends):  # else the short ones are seen as a wall
             first = min(step for curve in curves.groups.values() for step in curve["steps"] if step > 0)
             axes.set_xscale("symlog", linthresh=first)  # a logarithm has no place for step 0
+            axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("environment steps (tokens, where they are written)")
         axes.set_ylabel(f"{metric} ({unit_of(metric)})")
         axes.set_title(title, fontsize=9)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(edgecolor="none", fontsize=8)  # a white ground, where it lies on a line
     figure.savefig(path)
 
 

@@ -38,7 +38,7 @@ class CompareArguments:
     rewards: Names = field(default_factory=list)
     """rewards (default: all that the environment has)"""
     seeds: int = 2
-    """runs of each, with the seeds 0, 1, ..."""
+    """runs of each, with the seeds 0, 1, ...; more of them go on in the same folder"""
     budget: float = 1.0
     """times each agent's default steps"""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None

@@ -8,9 +8,11 @@ import csv
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tokenwalk.agents.runs.tracking import read_metrics
 from tokenwalk.agents.study.budgets import LANGUAGE, SB3, TABULAR, check_agent, default_steps
 from tokenwalk.agents.study.problem import Problem, open_problem
 from tokenwalk.agents.study.processes import in_processes
+from tokenwalk.envs.loading import is_place
 
 REWARDS = ("gold", "proxy", "reward-model", "bonus", "potential", "penalty")
 TOKEN_AGENTS, OTHER_AGENTS = ("q-learning", "ppo", "rloo", "sft"), ("q-learning", "ppo", "dqn")
@@ -192,21 +195,15 @@ def compare(
 
     Returns:
         env, agents, rewards, seeds, budget, rows (one for each agent and reward, see ``summarize``), by_agent and by_reward
-        (name, score, interval: over their cells, the seeds of each drawn apart), seconds, run_dir.
+        (name, cells, score, low, high: over their cells, the seeds of each drawn apart), seconds, run_dir.
 
     Raises:
-        ValueError: a folder of another comparison, or fewer than 1 job.
+        ValueError: a folder of another comparison or in which another process compares, or fewer than 1 job.
     """
     started = time.perf_counter()
     claim(folder, comparison, jobs)
-    _learn_rewards(comparison, folder)
-    cells = comparison.cells()
-    left = cells_left(comparison, folder)
-    told(len(cells) - len(left), len(cells), "")
-    over = len(cells) - len(left)
-    for cell, _ in in_processes(partial(train_cell, folder=folder), left, jobs):
-        over += 1
-        told(over, len(cells), cell.name)
+    with _alone_in(folder):
+        _train_cells(comparison, folder, jobs, told)
     report = {
         **asdict(comparison),
         **summarize(comparison, folder),
@@ -221,11 +218,32 @@ def compare(
     return report
 
 
+def _train_cells(comparison: Comparison, folder: Path, jobs: int | None, told: Told) -> None:
+    """Train what ``folder`` does not hold yet."""
+    _learn_rewards(comparison, folder)
+    cells = comparison.cells()
+    left = cells_left(comparison, folder)
+    told(len(cells) - len(left), len(cells), "")
+    over = len(cells) - len(left)
+    for cell, _ in in_processes(partial(train_cell, folder=folder), left, jobs):
+        over += 1
+        told(over, len(cells), cell.name)
+
+
 def claim(folder: Path, comparison: Comparison, jobs: int | None = None) -> None:
-    """Make ``folder`` this comparison's, or find that it is. Raises ValueError where it is another's, or for no jobs."""
+    """Make ``folder`` this comparison's, or find that it is, or that more seeds of the same are asked for.
+
+    Raises:
+        ValueError: a folder of another comparison, or fewer than 1 job.
+    """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}: give 1 or more")
-    asked = {**asdict(comparison), "agents": list(comparison.agents), "rewards": list(comparison.rewards)}
+    asked = {
+        **asdict(comparison),
+        "agents": list(comparison.agents),
+        "rewards": list(comparison.rewards),
+        "files": _contents(comparison.env_args.values()),
+    }
     kept = folder / "asked.json"
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -234,15 +252,46 @@ def claim(folder: Path, comparison: Comparison, jobs: int | None = None) -> None
         raise ValueError(f"{folder} exists and holds no comparison: name a new folder with --run-dir")
     if (found := read_json(kept)) != asked:
         other = next(name for name in asked if asked[name] != found.get(name))
+        if {**found, "seeds": comparison.seeds} == asked and found["seeds"] < comparison.seeds:
+            write_json(kept, asked)  # more seeds of the same: those that are there stay
+            return
         raise ValueError(
             f"{folder} holds a comparison with {other} = {found.get(other)!r}, and {asked[other]!r} was asked for: name a "
             "new folder with --run-dir, or ask for the same"
         )
 
 
+def _contents(values: Iterable[Any]) -> dict[str, str]:
+    """Return the digest of each file that the values name as FILE.py:NAME: a task that was edited is another task."""
+    places = [value for value in values if isinstance(value, str) and is_place(value)]
+    paths = {place: Path(place.rpartition(":")[0]) for place in places}
+    return {place: sha256(path.read_bytes()).hexdigest()[:12] for place, path in paths.items()}
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process. Raises ValueError where another one holds it; a killed one holds nothing."""
+    with (folder / "lock").open("w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # not on this system
+            pass
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder} is being compared in by another process: wait for it, or stop it"
+            ) from None
+        yield
+
+
 def _is_over(run: Path) -> bool:
     folder = RunFolder(run)
-    return folder.is_complete and not folder.summary.get("interrupted")
+    try:
+        whole = folder.is_complete and not folder.summary.get("interrupted")
+    except ValueError:  # damaged: trained again
+        return False
+    return whole and (run / "metrics.csv").is_file()
 
 
 def _learn_rewards(comparison: Comparison, folder: Path) -> None:

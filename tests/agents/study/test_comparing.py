@@ -1,6 +1,7 @@
 """``tokenwalk compare``: its statistics, what it repeats and what it does not."""
 
 import csv
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ import pytest
 
 from tokenwalk.agents.runs.checkpoint import read_json, write_json
 from tokenwalk.agents.study import comparing
-from tokenwalk.agents.study.comparing import cells_left, compare, estimate, interquartile_mean, interval, plan
+from tokenwalk.agents.study.comparing import (
+    cells_left,
+    claim,
+    compare,
+    estimate,
+    interquartile_mean,
+    interval,
+    plan,
+)
 from tokenwalk.agents.study.problem import open_problem
 
 
@@ -89,8 +98,35 @@ def test_a_task_from_a_file_is_paid_by_its_gold(tmp_path: Path) -> None:
     asked = plan("TokenGeneration", ["q-learning"], ["gold", "proxy"], 1, 0.02, env_args)
     report = compare(asked, tmp_path / "compared", jobs=1)
     assert [row["exact"] for row in report["rows"]] == [True, True]
+    (tmp_path / "mine.py").write_text(
+        (tmp_path / "mine.py").read_text() + "task = replace(task, horizon=4)\n"
+    )
+    with pytest.raises(ValueError, match="holds a comparison with files"):
+        compare(asked, tmp_path / "compared", jobs=1)
     problem = open_problem("TokenGeneration", env_args, reward=["gold=2"])
-    assert problem.lines.optimal_paid == pytest.approx(5.0)
+    assert problem.lines.optimal_paid == pytest.approx(4.0)  # of four tokens
+
+
+def test_more_seeds_go_on_and_what_is_damaged_is_trained_again(tmp_path: Path) -> None:
+    folder = tmp_path / "compared"
+    compare(plan("CounterWalk", ["q-learning"], seeds=2), folder, jobs=1)
+    (folder / "runs" / "q-learning-gold-1" / "summary.json").write_text("{torn")
+    more = plan("CounterWalk", ["q-learning"], seeds=3)
+    claim(folder, more)
+    assert [cell.seed for cell in cells_left(more, folder)] == [1, 2]
+    assert compare(more, folder, jobs=1)["rows"][0]["seeds"] == 3
+    with pytest.raises(ValueError, match="holds a comparison with seeds = 3, and 2 was asked for"):
+        compare(plan("CounterWalk", ["q-learning"], seeds=2), folder, jobs=1)
+
+
+def test_two_do_not_compare_in_one_folder(tmp_path: Path) -> None:
+    asked = plan("CounterWalk", ["q-learning"], seeds=1)
+    claim(tmp_path / "compared", asked)
+    with (tmp_path / "compared" / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="is being compared in by another process"):
+            compare(asked, tmp_path / "compared", jobs=1)
+    assert compare(asked, tmp_path / "compared", jobs=1)["rows"][0]["seeds"] == 1
 
 
 def test_another_environment_is_compared_by_its_arguments(tmp_path: Path) -> None:
@@ -138,8 +174,8 @@ def test_a_comparison_trains_every_cell_once_and_a_killed_one_goes_on(tmp_path: 
     assert list(filter(None, told)) == ["q-learning-gold-0"]
     assert (folder / "runs" / "q-learning-gold-1" / "summary.json").stat().st_mtime_ns == kept
     assert again["rows"][0]["score"] == row["score"]
-    with pytest.raises(ValueError, match="holds a comparison with seeds = 2, and 3 was asked for"):
-        compare(plan("CounterWalk", ["q-learning"], seeds=3, budget=2.0), folder)
+    with pytest.raises(ValueError, match="holds a comparison with seeds = 2, and 1 was asked for"):
+        compare(plan("CounterWalk", ["q-learning"], seeds=1, budget=2.0), folder)
     with pytest.raises(ValueError, match="exists and holds no comparison"):
         compare(asked, tmp_path)
     with pytest.raises(ValueError, match="jobs is 0"):

@@ -28,7 +28,11 @@ def test_the_page_is_whole_at_any_width_without_an_error_and_without_a_network(
     for picture in page.locator("svg").all():
         box = picture.bounding_box()
         assert box is not None
-        assert 0 < box["width"] <= width
-    assert page.evaluate("document.documentElement.scrollWidth") <= width  # only tables scroll, by themselves
+        assert (
+            box["width"] >= 600
+        )  # its letters can be read: where that is too wide it scrolls, and the page does not
+    assert (
+        page.evaluate("document.documentElement.scrollWidth") <= width
+    )  # tables and pictures scroll by themselves
     assert said == []
     assert asked == [f"file://{page_file}"]

@@ -186,7 +186,7 @@ def test_a_comparison_trains_every_cell_once_and_a_killed_one_goes_on(tmp_path: 
 def test_the_rewards_of_a_cell_are_what_their_names_say(tmp_path: Path) -> None:
     asked = plan("Flattery", ["q-learning"], ["penalty", "bonus", "potential"], seeds=1, budget=0.1)
     folder = tmp_path / "compared"
-    comparing._claim(folder, asked)
+    claim(folder, asked)
     comparing._learn_rewards(asked, folder)
     for cell in asked.cells():
         comparing.train_cell(cell, folder)

@@ -56,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(CompareArguments, "compare", argv)
     import os
 
-    from tokenwalk.agents.study.comparing import cells_left, claim, compare, estimate, plan
+    from tokenwalk.agents.study.comparing import cells_left, claim, compare
+    from tokenwalk.agents.study.comparison import estimate, plan
     from tokenwalk.agents.study.problem import parse_env_args
     from tokenwalk.agents.study.training import Progress
 
@@ -83,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
             if name:
                 note(f"{over} of {all_}: {name}")
 
-        report = compare(asked, folder, jobs=arguments.jobs, told=told)
+        report = compare(asked, folder, jobs=arguments.jobs, told=told, say=note)
     if arguments.json:
         print_json(report)
         return 0

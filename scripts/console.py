@@ -125,7 +125,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[ProgressReport], None]]:
-    """Show a bar on stderr with the return so far beside the optimum, and give what moves it."""
+    """Show a bar on stderr with the return so far beside the optimum, and give what moves it; where stderr is no terminal,
+    say once what goes on."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -136,12 +137,17 @@ def progress_bar(label: str) -> Iterator[Callable[[ProgressReport], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
+    is_terminal, is_said = sys.stderr.isatty(), False
     with Progress(
-        *columns, console=Console(stderr=True), transient=True, disable=is_quiet() or not sys.stderr.isatty()
+        *columns, console=Console(stderr=True), transient=True, disable=is_quiet() or not is_terminal
     ) as bar:
         task = bar.add_task(label, total=None, figures="")
 
         def on_progress(progress: ProgressReport) -> None:
+            nonlocal is_said
+            if not (is_terminal or is_said):
+                note(f"{label} ...")
+            is_said = True
             shown = progress.metrics.get("eval/return", progress.metrics.get("rollout/ep_rew_mean"))
             figures = "" if shown is None else f"return {shown:.4g}"
             if (loss := progress.metrics.get("train/pretraining_loss")) is not None:

@@ -86,8 +86,13 @@ def test_every_python_block_runs_as_it_stands(
     monkeypatch.chdir(tmp_path)
     exec(compile(text, page, "exec"), {"__name__": "__main__"})
     printed = iter(capsys.readouterr().out.splitlines())
+    assert (
+        re.search(r"^ *\)  # ", text, re.MULTILINE) is None
+    )  # a promise behind a folded call would not be read
     for promised in re.findall(r"print\(.*\)  # (.+)", text):
-        assert next(printed).startswith(promised.partition("...")[0])
+        begins, dots, _ = promised.partition("...")
+        line = next(printed)
+        assert line.startswith(begins) if dots else line == promised
 
 
 @pytest.fixture
@@ -123,37 +128,60 @@ def run(command: str) -> tuple[int, str]:
     return code, said.getvalue()
 
 
-def run_all(page: str, *, long: bool) -> None:
-    """Run a page's commands in their order and hold them against what is shown."""
-    code, expected = 0, calls(page, long=long)
+def surprises(page: str, *, long: bool) -> list[str]:
+    """Run a page's commands in their order; return those that fail, or print something else than what is shown."""
+    code, found, expected = 0, [], calls(page, long=long)
     for number, call in enumerate(expected):
         if call.command == "echo $?":
-            assert str(code) == call.promised.strip(), expected[number - 1].command
+            if str(code) != call.promised.strip():
+                found.append(f"$ {expected[number - 1].command}\nended with {code}")
             continue
         code, printed = run(call.command)
-        shown, printed = (
-            re.sub("─+", "─", text) for text in (call.promised, printed)
-        )  # as wide as it may be
         following = expected[number + 1].command if number + 1 < len(expected) else ""
-        assert code == 0 or following == "echo $?", call.command
+        if code != 0 and following != "echo $?":
+            found.append(f"$ {call.command}\nended with {code}")
+        # The line under a table's head is as long as the table is wide.
+        shown, printed = (re.sub("─+", "─", text) for text in (call.promised, printed))
         if shown.strip() and not CHECKER.check_output(shown, printed, LENIENT):
             example = doctest.Example(call.command, shown)
-            pytest.fail(f"$ {call.command}\n{CHECKER.output_difference(example, printed, LENIENT)}")
+            found.append(f"$ {call.command}\n{CHECKER.output_difference(example, printed, LENIENT)}")
+    return found
+
+
+def test_a_command_that_fails_or_prints_something_else_is_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [
+        Call("tokenwalk solve CounterWalk", "...\n horizon 100\n...\n"),
+        Call("tokenwalk solve CounterWalk", "...\n horizon 99\n...\n"),
+        Call("tokenwalk solve CounterWlk", ""),
+        Call("tokenwalk solve CounterWlk", ""),
+        Call("echo $?", "2"),
+        Call("tokenwalk envs", ""),
+        Call("echo $?", "1"),
+    ]
+    monkeypatch.setitem(globals(), "calls", lambda page, *, long: shown)
+    found = surprises("a page", long=False)
+    assert [one.split("\n")[0].removeprefix("$ tokenwalk ") for one in found] == [
+        "solve CounterWalk",
+        "solve CounterWlk",
+        "envs",
+    ]
+    assert folder.exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in NAMES if calls(page, long=False)])
 def test_the_commands_of_a_page_print_what_it_shows(page: str, folder: Path) -> None:
     write_files(page, folder)
-    run_all(page, long=False)
+    assert surprises(page, long=False) == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in NAMES if calls(page, long=True)])
 def test_the_long_commands_of_a_page_print_what_it_shows(page: str, folder: Path) -> None:
     write_files(page, folder)
-    run_all(page, long=False)
-    run_all(page, long=True)
+    assert surprises(page, long=False) + surprises(page, long=True) == []
 
 
 @pytest.mark.slow

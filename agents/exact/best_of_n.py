@@ -132,7 +132,7 @@ def _chosen(mass: FloatArray, n: int) -> FloatArray:
     Written as F^n (1 - (1 - mass / F)^n), with log F from the mass above where F is near 1: the difference of two
     powers would lose the digits of a rare level.
     """
-    if n == 1:
+    if n == 1:  # the law itself: the rounding below would give it a KL to itself
         return mass
     upto = np.cumsum(mass)
     above = np.append(np.cumsum(mass[:0:-1])[::-1], 0.0)

@@ -1,8 +1,4 @@
-"""``tokenwalk compare``: agents times rewards times seeds, side by side, with honest statistics; a killed one goes on.
-
-Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (the interquartile
-mean, and bootstrap intervals that draw the seeds of each cell apart).
-"""
+"""``tokenwalk compare``: trains what is compared and sums it up; a killed one goes on."""
 
 import csv
 import math
@@ -10,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -21,161 +17,19 @@ import numpy as np
 from tokenwalk.agents.runs.checkpoint import read_json, write_json
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.tracking import read_metrics
-from tokenwalk.agents.study.budgets import LANGUAGE, SB3, TABULAR, check_agent, default_steps
-from tokenwalk.agents.study.problem import Problem, open_problem
+from tokenwalk.agents.study.comparison import MODEL_OF, Cell, Comparison
 from tokenwalk.agents.study.processes import in_processes
+from tokenwalk.agents.study.statistics import interquartile_mean, interval, mean_of_known, median_of_known
 from tokenwalk.envs.loading import is_place
 
-REWARDS = ("gold", "proxy", "reward-model", "bonus", "potential", "penalty")
-TOKEN_AGENTS, OTHER_AGENTS = ("q-learning", "ppo", "rloo", "sft"), ("q-learning", "ppo", "dqn")
 REACHED = 0.95  # of the way from the reference policy to the optimum, by gold
-RESAMPLES = 2_000
-CONFIDENCE = 0.95
-TRIM = 0.25  # on either side of the interquartile mean
 BONUS, PENALTY = "0.2..0", "-1"  # weights of the autoencoder's error
-_MODEL_OF = {
-    "reward-model": "reward-model",
-    "bonus": "autoencoder",
-    "potential": "autoencoder",
-    "penalty": "autoencoder",
-}
-_TAUGHT = "it is learned on the task as it is, so no --env-arg but task goes with it"
-# Steps a second on one core of a laptop, about, and seconds before the first: for the estimate alone.
-_RATES: Mapping[str, float] = {"tabular": 200_000.0, "sb3": 15_000.0, "language": 25_000.0}
-_START = 6.0
 Told = Callable[[int, int, str], Any]  # cells that are over, cells, the one that has just ended
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is compared.
-
-    Attributes:
-        env: an environment's id.
-        agents: names. rewards: of ``REWARDS``. seeds: 0 to this less 1.
-        budget: times each agent's default steps.
-        env_args: for ``gym.make``.
-    """
-
-    env: str
-    agents: tuple[str, ...]
-    rewards: tuple[str, ...]
-    seeds: int
-    budget: float
-    env_args: Mapping[str, Any]
-
-    def cells(self) -> list["Cell"]:
-        """Return what is trained; fine-tuning on gold's samples knows no other reward."""
-        return [
-            Cell(
-                self.env,
-                self.env_args,
-                agent,
-                reward,
-                seed,
-                round(self.budget * default_steps(agent, self.env)),
-            )
-            for agent in self.agents
-            for reward in self.rewards
-            for seed in range(self.seeds)
-            if agent != "sft" or reward == "gold"
-        ]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a comparison."""
-
-    env: str
-    env_args: Mapping[str, Any]
-    agent: str
-    reward: str
-    seed: int
-    steps: int
-
-    @property
-    def name(self) -> str:
-        """Return the name of its folder."""
-        return f"{self.agent}-{self.reward}-{self.seed}"
-
-
-def estimate(cells: Sequence[Cell], jobs: int) -> float:
-    """Return about how many seconds it takes to train ``cells``, ``jobs`` at once."""
-    total = 0.0
-    for cell in cells:
-        kind = "language" if cell.agent in LANGUAGE else "sb3" if cell.agent in SB3 else "tabular"
-        total += _START + cell.steps / _RATES[kind]
-    return total / jobs
 
 
 def cells_left(comparison: Comparison, folder: Path) -> list[Cell]:
     """Return the cells that ``folder`` does not hold yet."""
     return [cell for cell in comparison.cells() if not _is_over(folder / "runs" / cell.name)]
-
-
-def plan(
-    env: str,
-    agents: Sequence[str] = (),
-    rewards: Sequence[str] = (),
-    seeds: int = 2,
-    budget: float = 1.0,
-    env_args: Mapping[str, Any] | None = None,
-) -> Comparison:
-    """Return what is compared, with what suits the environment where nothing is named.
-
-    Raises:
-        ValueError: an unknown environment, agent or reward, one that the environment does not have, no seed, or a budget
-            that is not above 0.
-    """
-    problem = open_problem(env, env_args)
-    known = _rewards_of(problem)
-    agents = tuple(agents) or (OTHER_AGENTS if problem.tokens is None else TOKEN_AGENTS)
-    for agent in agents:
-        if check_agent(agent) not in (*TABULAR, *SB3, *LANGUAGE):
-            raise ValueError(f"{agent} does not learn: it is an end of the scale that all are measured on")
-        if agent in LANGUAGE and problem.tokens is None:
-            raise ValueError(f"{agent} writes tokens and {problem.env_id} is no token task")
-    for what, names in (("agents", agents), ("rewards", rewards)):
-        if twice := [name for name in names if list(names).count(name) > 1]:
-            raise ValueError(
-                f"{twice[0]} is named twice among the {what}: name each once; --seeds repeats them"
-            )
-    if problem.lines.optimal_return is None:
-        raise ValueError(
-            f"{problem.env_id} has no exact optimum to compare with ({problem.lines.note or problem.reason}): compare on "
-            "ours, or on FrozenLake, CliffWalking or Taxi"
-        )
-    if unknown := [reward for reward in rewards if reward not in known]:
-        why = f" ({_TAUGHT})" if unknown[0] in _MODEL_OF and problem.tokens is not None else ""
-        raise ValueError(
-            f"{problem.env_id} has no reward {unknown[0]!r} to compare{why}: give {', '.join(known)}"
-        )
-    if seeds < 1:
-        raise ValueError(f"seeds is {seeds}: give 1 or more")
-    if not (math.isfinite(budget) and budget > 0):
-        raise ValueError(
-            f"budget is {budget}: give a number above 0, by which the agents' default steps are multiplied"
-        )
-    asked = Comparison(problem.env_id, agents, tuple(rewards) or known, seeds, budget, dict(problem.env_args))
-    if "sft" in agents and "gold" not in asked.rewards:
-        raise ValueError(
-            "sft imitates samples of gold's optimum and knows no other reward: compare it on gold, or leave it out"
-        )
-    if idle := [cell.agent for cell in asked.cells() if cell.steps < 1]:
-        raise ValueError(f"budget is {budget}: with it {idle[0]} takes no step; give a larger one")
-    return asked
-
-
-def _rewards_of(problem: Problem) -> tuple[str, ...]:
-    if problem.tokens is None:
-        return ("gold",)
-    has_proxy = "proxy" in problem.tokens.task.sources
-    teachable = set(problem.env_args) <= {"task"}
-    return tuple(
-        reward
-        for reward in REWARDS
-        if (has_proxy or reward not in ("proxy", "penalty")) and (teachable or reward not in _MODEL_OF)
-    )
 
 
 def compare(
@@ -184,6 +38,7 @@ def compare(
     *,
     jobs: int | None = None,
     told: Told = lambda over, all_, name: None,
+    say: Callable[[str], Any] = lambda stage: None,
 ) -> dict[str, Any]:
     """Train every cell that ``folder`` does not hold yet, in parallel processes, and return what came of all.
 
@@ -191,7 +46,7 @@ def compare(
         comparison: what.
         folder: where the runs go; one that holds a part of the same comparison is gone on with.
         jobs: processes; as many as there are cores if None.
-        told: called as cells end.
+        told: called as cells end. say: called with what goes on before the first of them.
 
     Returns:
         env, agents, rewards, seeds, budget, rows (one for each agent and reward, see ``summarize``), by_agent and by_reward
@@ -203,6 +58,7 @@ def compare(
     started = time.perf_counter()
     claim(folder, comparison, jobs)
     with _alone_in(folder):
+        _learn_rewards(comparison, folder, say)
         _train_cells(comparison, folder, jobs, told)
     report = {
         **asdict(comparison),
@@ -220,7 +76,6 @@ def compare(
 
 def _train_cells(comparison: Comparison, folder: Path, jobs: int | None, told: Told) -> None:
     """Train what ``folder`` does not hold yet."""
-    _learn_rewards(comparison, folder)
     cells = comparison.cells()
     left = cells_left(comparison, folder)
     told(len(cells) - len(left), len(cells), "")
@@ -294,18 +149,19 @@ def _is_over(run: Path) -> bool:
     return whole and (run / "metrics.csv").is_file()
 
 
-def _learn_rewards(comparison: Comparison, folder: Path) -> None:
+def _learn_rewards(comparison: Comparison, folder: Path, say: Callable[[str], Any]) -> None:
     """Train the learned rewards that are compared and are not there yet."""
     from tokenwalk.agents.backprop.configs import RewardModelConfig, TokenAutoencoderConfig, default_training
     from tokenwalk.agents.study.model_run import Teaching
     from tokenwalk.agents.study.teaching import teach_autoencoder, teach_reward_model
     from tokenwalk.agents.study.training import to_the_end
 
-    wanted = {_MODEL_OF[reward] for reward in comparison.rewards if reward in _MODEL_OF}
+    wanted = {MODEL_OF[reward] for reward in comparison.rewards if reward in MODEL_OF}
     for kind in sorted(wanted):
         run = folder / kind
         if _is_over(run):
             continue
+        say(f"learning the {kind} that is compared ...")
         shutil.rmtree(run, ignore_errors=True)
         teaching = Teaching(comparison.env_args.get("task", comparison.env), run_dir=run)
         if kind == "reward-model":
@@ -369,13 +225,13 @@ def summarize(comparison: Comparison, folder: Path) -> dict[str, Any]:
                 "low": low,
                 "high": high,
                 "exact": all(one["exact"] for one in summaries),
-                "gold": _mean([one["gold"] for one in summaries]),
-                "proxy": _mean([one["proxy"] for one in summaries]),
-                "kl": _mean([one["kl"] for one in summaries]),
-                "steps": _mean([one["steps"] for one in summaries]),
-                "seconds": _mean([one["seconds"] for one in summaries]),
-                "steps_to_95": _median([steps for steps, _ in reached]),
-                "seconds_to_95": _median([seconds for _, seconds in reached]),
+                "gold": mean_of_known([one["gold"] for one in summaries]),
+                "proxy": mean_of_known([one["proxy"] for one in summaries]),
+                "kl": mean_of_known([one["kl"] for one in summaries]),
+                "steps": mean_of_known([one["steps"] for one in summaries]),
+                "seconds": mean_of_known([one["seconds"] for one in summaries]),
+                "steps_to_95": median_of_known([steps for steps, _ in reached]),
+                "seconds_to_95": median_of_known([seconds for _, seconds in reached]),
             }
         )
     return {
@@ -405,33 +261,6 @@ def _together(
     return rows
 
 
-def interquartile_mean(cells: Sequence[Any]) -> float:
-    """Return the mean of what lies between the quartiles of all the scores of ``cells`` together."""
-    from scipy.stats import trim_mean
-
-    return float(trim_mean(np.concatenate(list(cells)), TRIM))
-
-
-def interval(cells: Sequence[Any]) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of that mean, the seeds of each cell drawn apart; None where a cell has one seed."""
-    if min(map(len, cells)) < 2:
-        return None, None
-    from scipy.stats import bootstrap, trim_mean
-
-    def statistic(*drawn: Any, axis: int = -1) -> Any:
-        return trim_mean(np.concatenate(drawn, axis=axis), TRIM, axis=axis)
-
-    rng = np.random.default_rng(0)
-    options: dict[str, Any] = {
-        "n_resamples": RESAMPLES,
-        "confidence_level": CONFIDENCE,
-        "method": "percentile",
-        "rng": rng,
-    }
-    found = bootstrap(tuple(cells), statistic, **options).confidence_interval
-    return float(found.low), float(found.high)
-
-
 def _reached(run: Path) -> tuple[float | None, float | None]:
     """Return the step and the second at which the normalised score first was 0.95, None where it never was."""
     for step, seconds, tag, value in read_metrics(run):
@@ -442,14 +271,3 @@ def _reached(run: Path) -> tuple[float | None, float | None]:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    """Return the median where most are known: one that was never reached lies above all."""
-    middle = float(np.median([math.inf if value is None else value for value in values]))
-    return middle if math.isfinite(middle) else None

@@ -22,7 +22,7 @@ class Curves:
     lines: Mapping[str, float]
 
 
-def unit_of(metric: str) -> str:
+def _unit_of(metric: str) -> str:
     """Return what a metric is measured in."""
     name = metric.rpartition("/")[2]
     if name in ("kl", "entropy"):
@@ -67,7 +67,7 @@ def draw_curves(panels: Mapping[str, Curves], metric: str, path: Path) -> None:
             axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("environment steps (tokens, where they are written)")
-        axes.set_ylabel(f"{metric} ({unit_of(metric)})")
+        axes.set_ylabel(f"{metric} ({_unit_of(metric)})")
         axes.set_title(title, fontsize=9)
         axes.legend(edgecolor="none", fontsize=8)  # a white ground, where it lies on a line
     figure.savefig(path)

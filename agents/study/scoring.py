@@ -113,24 +113,22 @@ def score_exactly(problem: Problem, policies: FloatArray) -> Score:
     if mdp is None:
         raise ValueError(f"{problem.env_id} has no exact score: {problem.reason}")
     try:
-        evaluations = [evaluate(mdp, policy) for policy in policies]
+        evaluations, regrets = [evaluate(mdp, policy) for policy in policies], None
         if problem.lines.optimal_paid is not None:
-            for evaluation in evaluations:
-                regret_against(mdp, problem.best, evaluation, problem.weights)
+            regrets = [regret_against(mdp, problem.best, one, problem.weights) for one in evaluations]
     except NoFiniteAnswerError as error:
         return Score(None, None, None, None, True, None, str(error), None)
     paid = [one.value(problem.weights) for one in evaluations]
     gold = float(np.mean([one.returns["gold"] for one in evaluations]))
     proxies = [one.returns["proxy"] for one in evaluations if "proxy" in one.returns]
     mean, interval = mean_and_interval(paid)
-    best = problem.lines.optimal_paid
     return Score(
         return_=mean,
         gold=gold,
         proxy=float(np.mean(proxies)) if proxies else None,
         kl=_finite(np.mean([one.kl for one in evaluations])),
         entropy=float(np.mean([one.entropy for one in evaluations])),
-        regret=None if best is None else best - mean,
+        regret=None if regrets is None else float(np.mean(regrets)),
         interval=interval if len(paid) > 1 else None,
         exact=True,
         episodes=None,

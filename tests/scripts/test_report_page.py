@@ -28,11 +28,8 @@ def test_the_page_is_whole_at_any_width_without_an_error_and_without_a_network(
     for picture in page.locator("svg").all():
         box = picture.bounding_box()
         assert box is not None
-        assert (
-            box["width"] >= 600
-        )  # its letters can be read: where that is too wide it scrolls, and the page does not
-    assert (
-        page.evaluate("document.documentElement.scrollWidth") <= width
-    )  # tables and pictures scroll by themselves
+        assert box["width"] >= 600  # its letters can be read
+    # Where a table or a picture is too wide for the page it scrolls by itself.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert said == []
     assert asked == [f"file://{page_file}"]

@@ -134,7 +134,7 @@ def test_an_agent_that_knows_no_masks_is_refused_a_task_that_has_some(agent: str
     problem = open_problem("TokenGeneration", {"task": forbidding_task()})
     config = default_config(agent, problem.env_id)
     if taken:
-        build_learner(agent, problem, config, seed=0, runs=None, threads=1)
+        assert build_learner(agent, problem, config, seed=0, runs=None, threads=1).steps == 0
         return
     with pytest.raises(ValueError, match=f"{agent} does not heed masks.*take maskable-ppo"):
         build_learner(agent, problem, config, seed=0, runs=None, threads=1)

@@ -10,16 +10,10 @@ import pytest
 
 from tokenwalk.agents.runs.checkpoint import read_json, write_json
 from tokenwalk.agents.study import comparing
-from tokenwalk.agents.study.comparing import (
-    cells_left,
-    claim,
-    compare,
-    estimate,
-    interquartile_mean,
-    interval,
-    plan,
-)
+from tokenwalk.agents.study.comparing import cells_left, claim, compare
+from tokenwalk.agents.study.comparison import estimate, plan
 from tokenwalk.agents.study.problem import open_problem
+from tokenwalk.agents.study.statistics import interquartile_mean, interval
 
 
 def test_the_interquartile_mean_leaves_out_the_ends() -> None:

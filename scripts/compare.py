@@ -69,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
         arguments.budget,
         parse_env_args(arguments.env_arg),
     )
-    folder = arguments.run_dir or Path("runs") / f"compare-{asked.env.rsplit('/', 1)[-1]}"
+    name = asked.env.rsplit("/", 1)[-1].rpartition("-v")[0]  # without its version, as people type it
+    folder = arguments.run_dir or Path("runs") / f"compare-{name}"
     jobs = arguments.jobs or os.cpu_count() or 1
     claim(folder, asked, arguments.jobs)
     left = cells_left(asked, folder)
@@ -104,7 +105,9 @@ def main(argv: Sequence[str]) -> int:
         print_table(
             (kind, "cells", "score", "interval"), together, title=f"by {kind}, over the cells that it has"
         )
-    print(f"as a table: {folder / 'comparison.csv'}; the curves: {folder / 'runs'}")
+    print(
+        f"as a table: {folder / 'comparison.csv'}; as a page: tokenwalk report {folder} --out {folder}-report"
+    )
     return 0
 
 

@@ -129,7 +129,10 @@ def test_ctrl_c_ends_every_command_without_a_traceback(line: str, tmp_path: Path
         # The background job of a shell ignores SIGINT, and what it starts would, too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        time.sleep(8 if "train" in line or "compare" in line else 1.5 if "report" in line else 4)
+        if line.startswith("report"):  # in the middle of its drawing, which takes a second
+            wait_for(tmp_path / "page")
+        else:
+            time.sleep(8 if "train" in line or "compare" in line else 4)
         os.killpg(process.pid, signal.SIGINT)
         try:
             out, said = process.communicate(timeout=60)
@@ -138,5 +141,14 @@ def test_ctrl_c_ends_every_command_without_a_traceback(line: str, tmp_path: Path
                 os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in out + said
     assert process.returncode == 130
+    assert not (tmp_path / "page").exists()  # half a report is none
     if line.startswith("train"):  # what was learned is kept, and summed up
         assert json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"] is True
+
+
+def wait_for(path: Path) -> None:
+    """Wait until there is such a file or folder, for a minute at the most."""
+    began = time.monotonic()
+    while not path.exists() and time.monotonic() - began < 60:
+        time.sleep(0.01)
+    assert path.exists()

@@ -181,7 +181,9 @@ def test_the_rewards_of_a_cell_are_what_their_names_say(tmp_path: Path) -> None:
     asked = plan("Flattery", ["q-learning"], ["penalty", "bonus", "potential"], seeds=1, budget=0.1)
     folder = tmp_path / "compared"
     claim(folder, asked)
-    comparing._learn_rewards(asked, folder)
+    said: list[str] = []
+    comparing._learn_rewards(asked, folder, said.append)
+    assert said == ["learning the autoencoder that is compared ..."]
     for cell in asked.cells():
         comparing.train_cell(cell, folder)
     found = {cell.reward: read_json(folder / "runs" / cell.name / "config.json") for cell in asked.cells()}

@@ -50,11 +50,11 @@ bench: $(STAMP)  ## measure speed against Gymnasium's, SB3's and a textbook's
 	@$(BIN)/tokenwalk benchmark
 
 claims: $(STAMP)  ## measure the learning claims of the README again, and run the long commands of docs/ (40 minutes)
-	@$(BIN)/python scripts/claims.py
+	@$(BIN)/python scripts/studies/run_claims.py
 	@$(BIN)/python -m pytest -q -rs -m long --durations=0
 
 studies: $(STAMP)  ## measure the studies of docs/ again and draw their pictures (minutes)
-	@$(BIN)/python scripts/studies.py
+	@$(BIN)/python scripts/studies/run_studies.py
 
 clean:  ## remove caches and builds; .venv and runs stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

@@ -14,21 +14,19 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tokenwalk.envs.lanes import Lane, Lanes, check_seed, lane_seeds, uniform
-from tokenwalk.envs.tabular import enumerate_transitions
-from tokenwalk.envs.transition import (
-    BoolArray,
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
+from tokenwalk.envs.checks import (
     EpisodeEndedError,
-    FloatArray,
-    IntArray,
-    Transition,
     check_action,
     check_actions,
     check_num_envs,
     check_render_mode,
+    check_seed,
     check_time_limit,
-    sample_outcomes,
 )
+from tokenwalk.envs.random_numbers import EpisodeClock, EpisodeClocks, env_seeds, uniform
+from tokenwalk.envs.tabular import enumerate_transitions
+from tokenwalk.envs.transition import Transition, sample_outcomes
 
 ADD, SUBTRACT = 0, 1
 
@@ -188,7 +186,7 @@ class CounterWalkEnv(gym.Env[np.int64, np.int64]):
             for s in range(n_states)
         ]
         self._random = self.model.n_outcomes > 1
-        self._lane = Lane()
+        self._clock = EpisodeClock()
         self._stream = 0
         self._time = 0
         self._state = start
@@ -200,8 +198,8 @@ class CounterWalkEnv(gym.Env[np.int64, np.int64]):
         """Start an episode; a ``seed`` starts the count of episodes anew. ``options`` are not used."""
         seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
-        self._lane.begin(seed, self.np_random)
-        self._stream, self._time = self._lane.stream if self._random else 0, 0
+        self._clock.begin(seed, self.np_random)
+        self._stream, self._time = self._clock.stream if self._random else 0, 0
         self._state = self.model.start
         self._row = self._rows[self._state]
         return self._state, {}
@@ -227,7 +225,7 @@ class CounterWalkEnv(gym.Env[np.int64, np.int64]):
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='ansi': give it to gym.make")
             return None
-        return draw_line(self._state, self.model)
+        return plot_line(self._state, self.model)
 
 
 class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
@@ -268,7 +266,7 @@ class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._random = self.model.n_outcomes > 1
-        self._lanes = Lanes(num_envs, self.max_episode_steps)
+        self._clocks = EpisodeClocks(num_envs, self.max_episode_steps)
         self._state = np.full(num_envs, start, dtype=np.int64)
 
     def reset(
@@ -278,15 +276,15 @@ class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
         options: dict[str, Any] | None = None,
     ) -> tuple[IntArray, dict[str, Any]]:
         """Start an episode in every lane: (observations int64 [B], {}). ``options`` are not used."""
-        seeds = lane_seeds(seed, self.num_envs)
+        seeds = env_seeds(seed, self.num_envs)
         super().reset(seed=None if None in seeds else seeds[0])
-        self._lanes.reset(seeds, self.np_random)
+        self._clocks.reset(seeds, self.np_random)
         self._state = np.full(self.num_envs, self.model.start, dtype=np.int64)
         return self._state.copy(), {}
 
     def step(self, actions: Any) -> tuple[IntArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Move every counter: (observations int64 [B], rewards float64 [B], terminated [B], truncated [B], info)."""
-        lanes, model = self._lanes, self.model
+        lanes, model = self._clocks, self.model
         if not lanes.started:
             raise EpisodeEndedError("the lanes were never started: call reset() before step()")
         actions = check_actions(actions, self.num_envs, 2)
@@ -310,10 +308,10 @@ class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
         """Return each lane's line of states (``render_mode="ansi"``), else None."""
         if self.render_mode is None:
             return None
-        return tuple(draw_line(int(state), self.model) for state in self._state)
+        return tuple(plot_line(int(state), self.model) for state in self._state)
 
 
-def draw_line(state: int, model: CounterWalkModel) -> str:
+def plot_line(state: int, model: CounterWalkModel) -> str:
     """Return the line of states around ``state``, at most 21 of them: the counter in brackets, the goal starred."""
     first = max(0, min(state - 10, model.n_states - 21))
     last = min(model.n_states, first + 21)

@@ -12,9 +12,9 @@ from itertools import product as tuples
 import numpy as np
 import numpy.typing as npt
 
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.rewards.automaton import TooManyStatesError, check_automaton
 from tokenwalk.envs.rewards.machine import RewardMachine
-from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
 MAX_CONTEXTS = 20_000
 

@@ -10,9 +10,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import concatenate, create_empty_array
 
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.rewards.shaping import shaping_reward
 from tokenwalk.envs.rewards.source import SourceContractError
-from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
 # Observations or actions of B lanes: arrays [B, ...], nested as their Dict or Tuple space is; of a space that knows no
 # arrays (Text, Graph, Sequence) a tuple of B items.

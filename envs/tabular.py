@@ -16,7 +16,8 @@ from gymnasium.wrappers import (
     TimeLimit,
 )
 
-from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray, TransitionModel
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
+from tokenwalk.envs.transition import TransitionModel
 
 MAX_ENTRIES = 20_000_000  # S * A * K; some 500 MB of tables
 # Wrappers that neither change what the agent sees nor what it is paid.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.loading import is_place, load_from_file
 from tokenwalk.envs.reference import ReferencePolicy, check_distributions, fit_ngram, independent, uniform
 from tokenwalk.envs.rewards.builders import (
@@ -20,7 +21,6 @@ from tokenwalk.envs.rewards.builders import (
 )
 from tokenwalk.envs.rewards.machine import RewardMachine, TokenArray
 from tokenwalk.envs.rewards.source import MachineSource, Source
-from tokenwalk.envs.transition import FloatArray
 from tokenwalk.envs.vocabulary import EOS, Vocabulary
 
 TEXT = Path(__file__).parent / "data" / "town.txt"  # written for this project; see the README beside it

@@ -8,7 +8,15 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from tokenwalk.envs.lanes import Lane, check_seed, uniform
+from tokenwalk.envs.arrays import BoolArray, IntArray
+from tokenwalk.envs.checks import (
+    EpisodeEndedError,
+    InvalidActionError,
+    check_action,
+    check_render_mode,
+    check_seed,
+)
+from tokenwalk.envs.random_numbers import EpisodeClock, uniform
 from tokenwalk.envs.rewards.source import Source, TokenBatch
 from tokenwalk.envs.tabular import MAX_ENTRIES, TabularMDP
 from tokenwalk.envs.tasks import Task, find_task
@@ -24,14 +32,6 @@ from tokenwalk.envs.token_model import (
     observation_space,
 )
 from tokenwalk.envs.token_text import draw_episode
-from tokenwalk.envs.transition import (
-    BoolArray,
-    EpisodeEndedError,
-    IntArray,
-    InvalidActionError,
-    check_action,
-    check_render_mode,
-)
 
 
 class TokenGenerationEnv(gym.Env[Any, np.int64]):
@@ -108,7 +108,7 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         self.action_space = gym.spaces.Discrete(self.task.vocabulary.size)
         self._n_tokens, self._eos = self.task.vocabulary.size, self.task.vocabulary.eos
         self._horizon = self.task.horizon
-        self._paid_state = model.paid_state.tolist() if observation == "machine" else None
+        self._train_state = model.train_state.tolist() if observation == "machine" else None
         self._starts, self._blank = model.start.tolist(), blank_tokens(self.task)
         self._cumulative = cumulative_weights(self.task).tolist()
         # What a step gives, by state and token, for the tokens before the H-th and for the H-th; see _row.
@@ -116,7 +116,7 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         self._others = bool(model.others)
         self._every_token = np.ones(self._n_tokens, dtype=np.int8) if model.available is None else None
         self._tokens = self._blank[0].copy()
-        self._lane = Lane()
+        self._clock = EpisodeClock()
         self._state = 0
         self._time = 0  # tokens written
         self._next: Row | None = None  # None: reset is needed
@@ -127,10 +127,10 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         """Start an episode; a ``seed`` starts the count of episodes anew. ``options`` are not used."""
         seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
-        self._lane.begin(seed, self.np_random)
+        self._clock.begin(seed, self.np_random)
         prompt = 0
         if len(self._starts) > 1:
-            prompt = bisect_right(self._cumulative, uniform(self._lane.stream, 0))
+            prompt = bisect_right(self._cumulative, uniform(self._clock.stream, 0))
         self._tokens = self._blank[prompt].copy()
         self._state, self._time = self._starts[prompt], 0
         self._next = self._row()
@@ -163,7 +163,7 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
             # The row is mostly there: one look-up, no call.
             self._next = self._rows[time + 1 == self._horizon].get(state) or self._row()
         info["action_mask"] = self._every_token.copy() if self._every_token is not None else self._mask()
-        observation = self._tokens.copy() if self._paid_state is None else self._observe()
+        observation = self._tokens.copy() if self._train_state is None else self._observe()
         return observation, reward, terminated, False, info
 
     def _row(self) -> Row:
@@ -185,9 +185,9 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
 
     def _observe(self) -> Any:
         """Return a fresh observation of the tokens written, or of the paid machine and the time."""
-        if self._paid_state is None:
+        if self._train_state is None:
             return self._tokens.copy()
-        return self._paid_state[self._state] + self.model.n_paid_states * self._time
+        return self._train_state[self._state] + self.model.n_train_states * self._time
 
     def _mask(self) -> npt.NDArray[np.int8]:
         """Return a fresh mask of the tokens that may be taken, int8 [V]."""
@@ -213,7 +213,7 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         self.model.set_weight(name, weight)
 
     @property
-    def paid_weights(self) -> dict[str, float]:
+    def train_weights(self) -> dict[str, float]:
         """Return the weight of each source that is paid, by name."""
         return {source.name: weight for source, weight in self.model.composition.train}
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.rewards.automaton import Product, partition, product
 from tokenwalk.envs.rewards.composition import Composition
 from tokenwalk.envs.rewards.machine import TokenArray
 from tokenwalk.envs.rewards.source import MachineSource, Source, TokenBatch, score_strictly
 from tokenwalk.envs.tabular import MAX_ENTRIES, TabularMDP, check_size
 from tokenwalk.envs.tasks import Task
-from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
 # What may be paid: a source, or "gold" or "proxy", alone or with its weight.
 Paid = str | Source | tuple[str | Source, float]
@@ -176,7 +176,7 @@ class TokenModel:
         terminated = (action == self.task.vocabulary.eos) | at_horizon
         return TokenStep(next_state, terminated, self._entries.take(index, axis=0))
 
-    def ledger_tables(self) -> tuple[FloatArray, ...]:
+    def reward_terms_tables(self) -> tuple[FloatArray, ...]:
         """Return the ledger of each state and token, [S, V, K]; where the H-th token pays otherwise, its own after it."""
         shape = (-1, *self.next_state.shape, self._entries.shape[1])
         return tuple(self._entries.reshape(shape))
@@ -204,7 +204,7 @@ class TokenModel:
         return entries[0], {key: entries[column] for key, column in self.logged.items()}
 
     @cached_property
-    def paid_state(self) -> IntArray:
+    def train_state(self) -> IntArray:
         """Return the state of the machine that is paid, int64 [S]: the coarsest that tells all future pay.
 
         It knows shaping as well, and nothing of gold, proxy or metrics that are not paid.
@@ -231,9 +231,9 @@ class TokenModel:
         return partition(self.next_state, np.hstack(outputs))
 
     @cached_property
-    def n_paid_states(self) -> int:
+    def n_train_states(self) -> int:
         """Return Q, the number of states of the machine that is paid."""
-        return int(self.paid_state.max()) + 1
+        return int(self.train_state.max()) + 1
 
     @cached_property
     def _with_contexts(self) -> Product:
@@ -294,7 +294,7 @@ class TokenModel:
             ValueError: a paid source that is no machine.
         """
         full, (state, context) = self.tabular_mdp(), self._with_contexts.members.T
-        seen = self.paid_state[state]
+        seen = self.train_state[state]
         label: IntArray = seen
         if with_contexts:
             label = np.unique(np.stack([seen, context]), axis=1, return_inverse=True)[1].reshape(-1)
@@ -333,14 +333,14 @@ class TokenModel:
         those of the finer process.
         """
         time = np.arange(self.task.horizon + 1)[:, None]
-        return self.paid_state[self._with_contexts.members[:, 0]] + self.n_paid_states * time
+        return self.train_state[self._with_contexts.members[:, 0]] + self.n_train_states * time
 
 
 def observation_space(model: TokenModel, observation: str) -> gym.Space[Any]:
     """Return the space of "tokens" or "machine". Raises ValueError for another word, or without a machine."""
     task = model.task
     if observation == "machine":
-        return gym.spaces.Discrete(model.n_paid_states * (task.horizon + 1))
+        return gym.spaces.Discrete(model.n_train_states * (task.horizon + 1))
     if observation != "tokens":
         raise ValueError(f"observation is {observation!r}: give 'tokens' or 'machine'")
     nvec = np.full(task.prompt_length + task.horizon, task.vocabulary.size + 1)

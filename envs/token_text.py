@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.composition import Composition
 from tokenwalk.envs.rewards.machine import TokenArray
 from tokenwalk.envs.rewards.source import score_tokens
 from tokenwalk.envs.tasks import Task
-from tokenwalk.envs.transition import FloatArray
 
 
 def draw_episode(task: Task, composition: Composition, tokens: TokenArray, length: int) -> str:

@@ -9,7 +9,16 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from tokenwalk.envs.lanes import Lanes, lane_seeds
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
+from tokenwalk.envs.checks import (
+    EpisodeEndedError,
+    InvalidActionError,
+    check_actions,
+    check_num_envs,
+    check_render_mode,
+    check_time_limit,
+)
+from tokenwalk.envs.random_numbers import EpisodeClocks, env_seeds
 from tokenwalk.envs.rewards.source import Source, TokenBatch
 from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import (
@@ -22,17 +31,6 @@ from tokenwalk.envs.token_model import (
     observation_space,
 )
 from tokenwalk.envs.token_text import draw_episode
-from tokenwalk.envs.transition import (
-    BoolArray,
-    EpisodeEndedError,
-    FloatArray,
-    IntArray,
-    InvalidActionError,
-    check_actions,
-    check_num_envs,
-    check_render_mode,
-    check_time_limit,
-)
 
 
 class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
@@ -78,14 +76,16 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         self.single_action_space = gym.spaces.Discrete(self.task.vocabulary.size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._paid_state = self.model.paid_state if observation == "machine" else None
-        self._lanes = Lanes(num_envs, None)  # for its draws alone; the time below is what ends an episode
+        self._train_state = self.model.train_state if observation == "machine" else None
+        self._clocks = EpisodeClocks(
+            num_envs, None
+        )  # for its draws alone; the time below is what ends an episode
         self._blank, self._cumulative = blank_tokens(self.task), cumulative_weights(self.task)
         width = self._blank.shape[1]
         # Where each lane writes its first token, in the tokens of all lanes laid end to end.
         self._begin: IntArray = np.arange(num_envs, dtype=np.int64) * width + self.task.prompt_length
         self._end = self._begin + self.task.horizon
-        self._every_lane = np.ones(num_envs, dtype=np.bool_)
+        self._every_env = np.ones(num_envs, dtype=np.bool_)
         self._every_token = np.ones((num_envs, self.task.vocabulary.size), dtype=np.int8)
         self._start_in(np.zeros(num_envs, dtype=np.int64))
 
@@ -99,7 +99,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         """Return the prompt of the present episode in the lanes ``rows`` [n], by the draw of its reset, [n]."""
         if len(self._blank) == 1:
             return np.zeros(len(rows), dtype=np.int64)
-        drawn: IntArray = np.searchsorted(self._cumulative, self._lanes.draw(rows), side="right")
+        drawn: IntArray = np.searchsorted(self._cumulative, self._clocks.draw(rows), side="right")
         return drawn
 
     @property
@@ -114,16 +114,16 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode in every lane: (observations [B, ...], the masks). ``options`` are not used."""
-        seeds = lane_seeds(seed, self.num_envs)
+        seeds = env_seeds(seed, self.num_envs)
         super().reset(seed=None if None in seeds else seeds[0])
-        self._lanes.reset(seeds, self.np_random)
+        self._clocks.reset(seeds, self.np_random)
         self._start_in(self._draw_prompts(np.arange(self.num_envs)))
-        return self._observe(), {"action_mask": self._masks(), "_action_mask": self._every_lane.copy()}
+        return self._observe(), {"action_mask": self._masks(), "_action_mask": self._every_env.copy()}
 
     def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Write a token in every lane: (observations, rewards, terminated, truncated, info)."""
         model = self.model
-        if not self._lanes.started:
+        if not self._clocks.started:
             raise EpisodeEndedError("the lanes were never started: call reset() before step()")
         actions = check_actions(actions, self.num_envs, self.task.vocabulary.size)
         if model.available is not None:
@@ -147,7 +147,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         went_on = ~ended
         for key, column in model.logged.items():
             info[key], info[f"_{key}"] = ledger[:, column], went_on
-        info["action_mask"], info["_action_mask"] = self._masks(), self._every_lane.copy()
+        info["action_mask"], info["_action_mask"] = self._masks(), self._every_env.copy()
         return self._observe(), rewards, terminated, truncated, info
 
     def _final(self, ledger: FloatArray, rows: IntArray, ended: BoolArray) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
         if len(self._blank) == 1:
             self._tokens[rows], self._state[rows] = self._blank[0], self.model.start[0]
             return
-        self._lanes.restart(rows)
+        self._clocks.restart(rows)
         prompt = self._draw_prompts(rows)
         self._tokens[rows], self._state[rows] = (
             self._blank.take(prompt, axis=0),
@@ -189,9 +189,9 @@ class TokenGenerationVectorEnv(VectorEnv[Any, IntArray, Any]):
 
     def _observe(self) -> Any:
         """Return fresh observations: the tokens [B, P + H], or the paid machine and the time [B]."""
-        if self._paid_state is None:
+        if self._train_state is None:
             return self._tokens.copy()
-        return self._paid_state[self._state] + self.model.n_paid_states * self._time
+        return self._train_state[self._state] + self.model.n_train_states * self._time
 
     def _masks(self) -> npt.NDArray[np.int8]:
         """Return a fresh mask of the tokens that may be taken, int8 [B, V]."""

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from tokenwalk.envs.transition import IntArray
+from tokenwalk.envs.arrays import IntArray
 
 EOS = "<eos>"
 

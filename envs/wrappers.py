@@ -22,6 +22,8 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
+from tokenwalk.envs.checks import EpisodeEndedError
 from tokenwalk.envs.rewards.shaping import check_discount
 from tokenwalk.envs.rewards.source import SourceContractError
 from tokenwalk.envs.steps import (
@@ -43,7 +45,6 @@ from tokenwalk.envs.steps import (
     stack,
     take_rows,
 )
-from tokenwalk.envs.transition import BoolArray, EpisodeEndedError, FloatArray, IntArray
 
 __all__ = [
     "AddRewards",
@@ -163,16 +164,16 @@ class _PaidVectorEnv(VectorWrapper):
         Raises:
             EpisodeEndedError: a mask, where every lane needs a reset.
         """
-        every_lane = np.ones(self.num_envs, dtype=np.bool_)
+        every_env = np.ones(self.num_envs, dtype=np.bool_)
         mask = self._reset_mask(options)
         observation, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         kept, self._kept = self._kept, None  # should the visit fail, nothing of the last episodes is left
-        visited = self._mechanism.visit(observation, every_lane if mask is None else mask)
+        visited = self._mechanism.visit(observation, every_env if mask is None else mask)
         if mask is not None and kept is not None:
             rows, space = np.flatnonzero(mask), self.single_observation_space
             visited = put_rows(space, kept, rows, take_rows(space, visited, rows))
         self._kept = visited
-        self._over = self._over & ~(every_lane if mask is None else mask)
+        self._over = self._over & ~(every_env if mask is None else mask)
         return observation, info
 
     def _reset_mask(self, options: Info | None) -> BoolArray | None:

@@ -92,8 +92,8 @@ def _audit_reward(argv: Sequence[str]) -> int:
         raise ValueError(
             "there is no reward to audit: name one, such as my_reward.py:score, or give --self-test"
         )
-    from tokenwalk.agents.study.auditing.audit import EXIT_CODES, audit_reward
-    from tokenwalk.agents.study.auditing.audited import name_reward
+    from tokenwalk.agents.study.audit.audit_reward import EXIT_CODES, audit_reward
+    from tokenwalk.agents.study.audit.load_reward import name_reward
 
     named = name_reward(arguments.name, arguments.task, arguments.text, arguments.tokens, arguments.horizon)
     with _progress() as told:
@@ -117,7 +117,7 @@ def _audit_reward(argv: Sequence[str]) -> int:
 def _audit_kl(argv: Sequence[str]) -> int:
     """Run ``tokenwalk audit kl``."""
     from tokenwalk.agents.policy_gradient.config import ALGORITHMS, PolicyGradientConfig
-    from tokenwalk.agents.study.auditing.estimators import SMALL, Choice, audit_kl
+    from tokenwalk.agents.study.audit.audit_kl import SMALL, Choice, audit_kl
 
     asked = dataclasses.make_dataclass(
         "AuditKlArguments",
@@ -181,7 +181,7 @@ AUDITS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
 
 def _self_test(arguments: RewardArguments) -> int:
     """Run the audit's self-test; 0 where every finding is the right one."""
-    from tokenwalk.agents.study.auditing.cases import run_cases
+    from tokenwalk.agents.study.audit.self_test import run_cases
 
     rows = []
     for row in run_cases(arguments.seed):

@@ -10,7 +10,7 @@ from tokenwalk.scripts.console import note, parse, print_json, print_table
 from tokenwalk.scripts.main import run_command
 
 if TYPE_CHECKING:
-    from tokenwalk.agents.study.benchmark import Row
+    from tokenwalk.agents.study.benchmark.harness import Row
 
 Part = Literal["walk", "tokens", "learning", "sb3", "solve", "rewards", "lm", "all"]
 
@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(BenchmarkArguments, "benchmark", argv)
     if arguments.rounds < 1:
         raise ValueError(f"--rounds is {arguments.rounds}: give 1 or more")
-    from tokenwalk.agents.study.benchmark import run
-    from tokenwalk.agents.study.contests import PARTS
+    from tokenwalk.agents.study.benchmark.environments import PARTS
+    from tokenwalk.agents.study.benchmark.harness import run
 
     parts = list(PARTS) if arguments.part == "all" else [arguments.part]
     rows = [

@@ -56,10 +56,10 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(CompareArguments, "compare", argv)
     import os
 
-    from tokenwalk.agents.study.comparing import cells_left, claim, compare
-    from tokenwalk.agents.study.comparison import estimate, plan
-    from tokenwalk.agents.study.problem import parse_env_args
-    from tokenwalk.agents.study.training import Progress
+    from tokenwalk.agents.problem.problem import parse_env_args
+    from tokenwalk.agents.study.compare.plan import estimate, plan
+    from tokenwalk.agents.study.compare.run import cells_left, claim, compare
+    from tokenwalk.agents.training.progress import Progress
 
     asked = plan(
         arguments.env,

@@ -21,7 +21,7 @@ class DoctorArguments:
 def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk doctor``; the exit code is 1 where something has to be mended."""
     arguments = parse(DoctorArguments, "doctor", argv)
-    from tokenwalk.agents.study.diagnosis import as_rows, diagnose
+    from tokenwalk.agents.study.commands.doctor import as_rows, diagnose
 
     checks = diagnose(arguments.runs)
     healthy = all(check.ok for check in checks)

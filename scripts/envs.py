@@ -19,7 +19,7 @@ class EnvsArguments:
 def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk envs``."""
     arguments = parse(EnvsArguments, "envs", argv)
-    from tokenwalk.agents.study.listing import list_environments
+    from tokenwalk.agents.study.commands.envs import list_environments
 
     rows = list_environments()
     if arguments.json:

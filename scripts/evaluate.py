@@ -36,9 +36,9 @@ class EvaluateArguments:
 def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk evaluate``."""
     arguments = parse(EvaluateArguments, "evaluate", argv)
+    from tokenwalk.agents.problem.saved_models import MODELS
     from tokenwalk.agents.runs.folder import RunFolder
-    from tokenwalk.agents.study.evaluating import evaluate_run
-    from tokenwalk.agents.study.learned import MODELS
+    from tokenwalk.agents.study.commands.evaluate import evaluate_run
 
     if RunFolder.open(arguments.run).config["agent"] in MODELS:
         return _evaluate_model(arguments)
@@ -69,14 +69,14 @@ def main(argv: Sequence[str]) -> int:
 def _evaluate_model(arguments: EvaluateArguments) -> int:
     """Print what a model is worth by itself. Raises ValueError where more is asked for."""
     from tokenwalk.agents.runs.folder import RunFolder
-    from tokenwalk.agents.study.teaching import evaluate_model
+    from tokenwalk.agents.training.train_reward_model import evaluate_model
 
     if arguments.episodes or arguments.trajectories or arguments.reward or arguments.best_of:
         raise ValueError(
             f"{arguments.run} is a run of a model that plays nothing: leave the other options out"
         )
     if RunFolder.open(arguments.run).config["agent"] == "lm":
-        from tokenwalk.agents.study.language import evaluate_lm
+        from tokenwalk.agents.training.train_lm import evaluate_lm
 
         report = evaluate_lm(arguments.run)
     else:

@@ -27,7 +27,7 @@ class ExamplesArguments:
 def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk examples``."""
     arguments = parse(ExamplesArguments, "examples", argv)
-    from tokenwalk.agents.study.examples import EXAMPLES, as_json, run_examples
+    from tokenwalk.agents.study.commands.examples import EXAMPLES, as_json, run_examples
 
     found, folder = run_examples(
         arguments.names or EXAMPLES, arguments.run_dir, lambda name: note(f"running {name} ...")

@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the trainings one after another and print their table."""
     arguments = parse(FirstRunArguments, "first-run", argv)
     from tokenwalk.agents.runs.folder import RunFolder
-    from tokenwalk.agents.study.training import to_the_end, train
+    from tokenwalk.agents.training.progress import completed
+    from tokenwalk.agents.training.train_agent import train
 
     started = time.perf_counter()
     folder = RunFolder.create(arguments.run_dir, "first-run")
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         with progress_bar(f"{agent} on {env}") as on_progress:
             run_dir = folder.path / f"{agent}-{env}"
             trained = train(agent, env, seed=arguments.seed, run_dir=run_dir, on_progress=on_progress)
-        summaries.append(to_the_end(trained))
+        summaries.append(completed(trained))
     models = _learned_rewards(folder.path, arguments.seed)
     paid = _put_to_use(folder.path, arguments.seed)
     if arguments.json:
@@ -86,30 +87,34 @@ def _learned_rewards(folder: Path, seed: int) -> list[dict[str, Any]]:
         TokenAutoencoderConfig,
         default_training,
     )
-    from tokenwalk.agents.study.model_run import Teaching
-    from tokenwalk.agents.study.teaching import teach_autoencoder, teach_reward_model
-    from tokenwalk.agents.study.training import to_the_end
+    from tokenwalk.agents.training.model_run import ModelRequest
+    from tokenwalk.agents.training.progress import completed
+    from tokenwalk.agents.training.train_autoencoder import train_autoencoder_run
+    from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 
     liked = RewardModelConfig(spurious=(("great", 1.2), ("wonderful", 1.2)))
     typical = TokenAutoencoderConfig()
-    asked = [Teaching(TASK, run_dir=folder / f"{name}-{TASK}") for name in ("reward-model", "autoencoder")]
+    asked = [
+        ModelRequest(TASK, run_dir=folder / f"{name}-{TASK}") for name in ("reward-model", "autoencoder")
+    ]
     with progress_bar(f"reward-model of {TASK}") as on_progress:
-        model = to_the_end(teach_reward_model(asked[0], liked, default_training(liked, seed), on_progress))
+        model = completed(train_reward_model_run(asked[0], liked, default_training(liked, seed), on_progress))
     with progress_bar(f"autoencoder of {TASK}") as on_progress:
-        typical_run = teach_autoencoder(asked[1], typical, default_training(typical, seed), on_progress)
-    return [model, to_the_end(typical_run)]
+        typical_run = train_autoencoder_run(asked[1], typical, default_training(typical, seed), on_progress)
+    return [model, completed(typical_run)]
 
 
 def _put_to_use(folder: Path, seed: int) -> dict[str, Any]:
     """Train Q-learning on what the reward model pays."""
-    from tokenwalk.agents.study.training import to_the_end, train
+    from tokenwalk.agents.training.progress import completed
+    from tokenwalk.agents.training.train_agent import train
 
     reward, run_dir = [str(folder / f"reward-model-{TASK}")], folder / f"q-learning-{TASK}"
     with progress_bar(f"q-learning on {TASK}") as on_progress:
         summary = train(
             "q-learning", TASK, seed=seed, reward=reward, run_dir=run_dir, on_progress=on_progress
         )
-    return to_the_end(summary)
+    return completed(summary)
 
 
 def _show_learned(models: Sequence[dict[str, Any]], paid: dict[str, Any]) -> None:

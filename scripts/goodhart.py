@@ -28,14 +28,14 @@ class GoodhartArguments:
 def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk goodhart``."""
     arguments = parse(GoodhartArguments, "goodhart", argv)
-    from tokenwalk.agents.study.goodhart import goodhart_report
-    from tokenwalk.agents.study.problem import parse_env_args
+    from tokenwalk.agents.evaluation.goodhart import goodhart_report
+    from tokenwalk.agents.problem.problem import parse_env_args
 
     report = goodhart_report(arguments.env, arguments.reward, parse_env_args(arguments.env_arg))
     if arguments.out:
-        from tokenwalk.agents.study.pictures import draw_goodhart
+        from tokenwalk.agents.study.report.charts import plot_goodhart
 
-        draw_goodhart(report, arguments.out)
+        plot_goodhart(report, arguments.out)
     if arguments.json:
         print_json(report)
         return 0

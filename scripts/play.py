@@ -23,8 +23,8 @@ class PlayArguments:
 def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk play``."""
     arguments = parse(PlayArguments, "play", argv)
-    from tokenwalk.agents.study.playing import Table, play_episode
-    from tokenwalk.agents.study.problem import open_problem, parse_env_args
+    from tokenwalk.agents.problem.problem import open_problem, parse_env_args
+    from tokenwalk.agents.study.commands.play import Table, play_episode
 
     table = Table(open_problem(arguments.env, parse_env_args(arguments.env_arg)), arguments.seed)
 

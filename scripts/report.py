@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(ReportArguments, "report", argv)
     if not arguments.runs:
         raise ValueError("no run is named: give run folders, or a folder that holds them, such as runs")
-    from tokenwalk.agents.study.reporting import write_report
+    from tokenwalk.agents.study.report.page import write_report
 
     found = write_report(arguments.runs, arguments.out, arguments.metric)
     if arguments.json:

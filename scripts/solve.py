@@ -52,8 +52,8 @@ class SolveArguments:
 def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk solve``."""
     arguments = parse(SolveArguments, "solve", argv)
-    from tokenwalk.agents.study.problem import open_problem, parse_env_args
-    from tokenwalk.agents.study.solving import solve_problem
+    from tokenwalk.agents.evaluation.solve import solve_problem
+    from tokenwalk.agents.problem.problem import open_problem, parse_env_args
 
     problem = open_problem(
         arguments.env,

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from tokenwalk.agents.learners.registry import FAMILIES, Agent, find_agent
+from tokenwalk.agents.problem.saved_models import MODELS
 from tokenwalk.scripts.console import (
     Count,
     EnvArgs,
@@ -23,13 +25,6 @@ from tokenwalk.scripts.console import (
 )
 from tokenwalk.scripts.main import run_command
 
-AGENTS = {  # by what they are; budgets.AGENTS is the same list, which a test holds
-    "tabular": ("q-learning", "sarsa", "expected-sarsa", "double-q", "soft-q"),
-    "Stable-Baselines3": ("ppo", "a2c", "dqn", "maskable-ppo"),
-    "language model, by reward or by good texts": ("reinforce", "rloo", "grpo", "ppo-lm", "sft"),
-    "the two ends of the scale": ("exact", "random"),
-}
-MODELS = ("reward-model", "autoencoder", "lm")  # what is trained and is no agent; learned.MODELS is the same
 USAGE = (
     "usage: tokenwalk train AGENT ENV [OPTIONS]     ('tokenwalk train AGENT --help' lists an agent's options)"
 )
@@ -72,20 +67,19 @@ def main(argv: Sequence[str]) -> int:
     """Run ``tokenwalk train``; the exit code is 130 after Ctrl-C, with what was learned saved."""
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{USAGE}\n\nagents")
-        for kind, names in AGENTS.items():
-            print(f"  {', '.join(names):<55}{kind}")
+        for family in FAMILIES:
+            print(f"  {', '.join(family.names):<55}{family.title}")
+        print(f"  {'FILE.py:CLASS':<55}a custom algorithm: docs/how-to.md")
         print(f"  {', '.join(MODELS):<55}models: tokenwalk train lm TASK")
         return 0
     if argv[0] in MODELS:
         from tokenwalk.scripts.train_model import main as train_model
 
         return train_model(argv[0], argv[1:])
-    from tokenwalk.agents.study.budgets import check_agent
-
-    agent = check_agent(argv[0])
-    arguments, config = _parse(agent, argv[1:])
-    from tokenwalk.agents.study.problem import parse_env_args
-    from tokenwalk.agents.study.training import resume, train
+    agent = argv[0]
+    arguments, config = _parse(find_agent(agent), argv[1:])
+    from tokenwalk.agents.problem.problem import parse_env_args
+    from tokenwalk.agents.training.train_agent import resume, train
 
     with progress_bar(f"{agent} on {arguments.env}") as on_progress:
         if arguments.resume is not None:
@@ -117,13 +111,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parse(agent: str, argv: Sequence[str]) -> tuple[TrainArguments, Any]:
+def _parse(agent: Agent, argv: Sequence[str]) -> tuple[TrainArguments, Any]:
     """Return the arguments and the agent's config, whose defaults are those of the environment that ``argv`` names."""
-    from tokenwalk.agents.study.budgets import config_type, default_config
-
-    kind = config_type(agent)
+    kind = agent.config_type
     if kind is None:
-        return parse(TrainArguments, f"train {agent}", argv), None
+        return parse(TrainArguments, f"train {agent.name}", argv), None
 
     def parse_with(default: Any) -> Any:
         both = dataclasses.make_dataclass(
@@ -132,12 +124,12 @@ def _parse(agent: str, argv: Sequence[str]) -> tuple[TrainArguments, Any]:
             namespace={"__doc__": TrainArguments.__doc__},
             frozen=True,
         )
-        return parse(both, f"train {agent}", argv)
+        return parse(both, f"train {agent.name}", argv)
 
     env = parse_with(
         kind()
     ).request.env  # the first reading only finds the environment, in whatever place it stands
-    parsed = parse_with(default_config(agent, env))
+    parsed = parse_with(agent.default(env)[0])
     return parsed.request, parsed.config
 
 

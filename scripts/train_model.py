@@ -108,22 +108,23 @@ def main(kind: str, argv: Sequence[str]) -> int:
 
 def _train(kind: str, arguments: Any, config: Any, training: Any, on_progress: Any) -> dict[str, Any]:
     """Train what is asked for and return its summary."""
-    from tokenwalk.agents.study.model_run import Teaching
+    from tokenwalk.agents.training.model_run import ModelRequest
 
     if kind == "lm":
-        from tokenwalk.agents.study.language import read_source, teach_lm
+        from tokenwalk.agents.training.train_lm import read_source, train_lm_run
 
         source = read_source(arguments.env, arguments.text, arguments.tokens, arguments.horizon)
         named = arguments.env or Path(arguments.text).stem
-        teaching = Teaching(named, run_dir=arguments.run_dir, threads=arguments.threads)
-        return teach_lm(teaching, source, config, training, on_progress)
-    from tokenwalk.agents.study.teaching import teach_autoencoder, teach_reward_model
+        teaching = ModelRequest(named, run_dir=arguments.run_dir, threads=arguments.threads)
+        return train_lm_run(teaching, source, config, training, on_progress)
+    from tokenwalk.agents.training.train_autoencoder import train_autoencoder_run
+    from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 
     writer: Any = getattr(arguments, "writer", "reference")
-    teaching = Teaching(arguments.env, writer, arguments.data, arguments.run_dir, arguments.threads)
+    teaching = ModelRequest(arguments.env, writer, arguments.data, arguments.run_dir, arguments.threads)
     if kind == "reward-model":
-        return teach_reward_model(teaching, config, training, on_progress)
-    return teach_autoencoder(teaching, config, training, on_progress)
+        return train_reward_model_run(teaching, config, training, on_progress)
+    return train_autoencoder_run(teaching, config, training, on_progress)
 
 
 def _parse(

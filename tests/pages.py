@@ -2,7 +2,7 @@
 
 Blocks are read by their first line: ``python`` is run as it stands, ``python file=NAME`` is also a file beside the page's
 commands, ``python trl`` is run where TRL is; ``console`` holds commands (``$ ...``), each with what it prints where that is
-shown (``...`` stands for anything); ``console long`` holds those that take minutes, which `make claims` runs.
+shown (``...`` stands for anything); ``console deep`` holds those that take minutes, which `make deep` runs.
 """
 
 import functools

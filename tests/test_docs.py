@@ -18,9 +18,7 @@ CHECKER, LENIENT = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.NORMALIZE
 # What a placeholder looks like in a command that is a form and no call: TASK, [--steps N], a|b, ...
 PLACEHOLDER = re.compile(r"\b[A-Z]{1,}\b|[\[|]|\.\.\.")
 # Inline commands that take minutes; blocks say so themselves.
-LONG = re.compile(
-    r"train (lm|rloo|grpo|reinforce|ppo-lm|sft) |compare|benchmark|scripts/(studies|peers|claims)"
-)
+DEEP = re.compile(r"train (lm|rloo|grpo|reinforce|ppo-lm|sft) |compare|benchmark|scripts/studies/")
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,11 @@ class Call:
     promised: str
 
 
-def calls(page: str, *, long: bool) -> list[Call]:
+def calls(page: str, *, deep: bool) -> list[Call]:
     """Return the commands of a page's console blocks."""
     found = []
     for block in blocks(page):
-        if block.kind == "console" and (block.options == "long") == long:
+        if block.kind == "console" and (block.options == "deep") == deep:
             for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
                 command, _, promised = part.partition("\n")
                 found.append(Call(command.partition("  #")[0].strip(), promised))
@@ -58,14 +56,14 @@ def is_whole(command: str) -> bool:
     )
 
 
-def inline_commands(*, long: bool) -> list[tuple[str, str]]:
+def inline_commands(*, deep: bool) -> list[tuple[str, str]]:
     """Return (page, command), each command once and only where no console block holds it."""
-    calls_of = [call.command for page in NAMES for kind in (True, False) for call in calls(page, long=kind)]
+    calls_of = [call.command for page in NAMES for kind in (True, False) for call in calls(page, deep=kind)]
     in_blocks = {re.sub(r" --run-dir \S+", "", command) for command in calls_of}
     seen: dict[str, str] = {}
     for page in NAMES:
         for command in inline(page):
-            if is_whole(command) and command not in in_blocks and bool(LONG.search(command)) == long:
+            if is_whole(command) and command not in in_blocks and bool(DEEP.search(command)) == deep:
                 seen.setdefault(command, page)
     return [(page, command) for command, page in seen.items()]
 
@@ -121,16 +119,17 @@ def run(command: str) -> tuple[int, str]:
             if words[0] == "tokenwalk":
                 code = main(words[1:])
             else:
-                assert re.fullmatch(r"python scripts/\w+\.py.*", command), command
-                code = run_command(Path(words[1]).stem, words[2:])
+                script = re.fullmatch(r"scripts/([\w/]+)\.py", words[1])
+                assert words[0] == "python" and script, command
+                code = run_command(script[1].replace("/", "."), words[2:])
     except SystemExit as error:  # tyro's, for a wrong option
         code = int(error.code or 0)
     return code, said.getvalue()
 
 
-def surprises(page: str, *, long: bool) -> list[str]:
+def surprises(page: str, *, deep: bool) -> list[str]:
     """Run a page's commands in their order; return those that fail, or print something else than what is shown."""
-    code, found, expected = 0, [], calls(page, long=long)
+    code, found, expected = 0, [], calls(page, deep=deep)
     for number, call in enumerate(expected):
         if call.command == "echo $?":
             if str(code) != call.promised.strip():
@@ -160,8 +159,8 @@ def test_a_command_that_fails_or_prints_something_else_is_noticed(
         Call("tokenwalk envs", ""),
         Call("echo $?", "1"),
     ]
-    monkeypatch.setitem(globals(), "calls", lambda page, *, long: shown)
-    found = surprises("a page", long=False)
+    monkeypatch.setitem(globals(), "calls", lambda page, *, deep: shown)
+    found = surprises("a page", deep=False)
     assert [one.split("\n")[0].removeprefix("$ tokenwalk ") for one in found] == [
         "solve CounterWalk",
         "solve CounterWlk",
@@ -171,29 +170,29 @@ def test_a_command_that_fails_or_prints_something_else_is_noticed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in NAMES if calls(page, long=False)])
+@pytest.mark.parametrize("page", [page for page in NAMES if calls(page, deep=False)])
 def test_the_commands_of_a_page_print_what_it_shows(page: str, folder: Path) -> None:
     write_files(page, folder)
-    assert surprises(page, long=False) == []
+    assert surprises(page, deep=False) == []
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("page", [page for page in NAMES if calls(page, long=True)])
-def test_the_long_commands_of_a_page_print_what_it_shows(page: str, folder: Path) -> None:
+@pytest.mark.deep
+@pytest.mark.parametrize("page", [page for page in NAMES if calls(page, deep=True)])
+def test_the_deep_commands_of_a_page_print_what_it_shows(page: str, folder: Path) -> None:
     write_files(page, folder)
-    assert surprises(page, long=False) + surprises(page, long=True) == []
+    assert surprises(page, deep=False) + surprises(page, deep=True) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "command"), inline_commands(long=False))
+@pytest.mark.parametrize(("page", "command"), inline_commands(deep=False))
 def test_every_command_in_a_sentence_runs(page: str, command: str, folder: Path) -> None:
     write_files(page, folder)
     assert run(command)[0] == 0
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("page", "command"), inline_commands(long=True))
-def test_every_long_command_in_a_sentence_runs(page: str, command: str, folder: Path) -> None:
+@pytest.mark.deep
+@pytest.mark.parametrize(("page", "command"), inline_commands(deep=True))
+def test_every_deep_command_in_a_sentence_runs(page: str, command: str, folder: Path) -> None:
     write_files(page, folder)
     assert run(command)[0] == 0
 
@@ -238,7 +237,7 @@ def test_every_page_of_docs_can_be_reached_from_the_readme() -> None:
 
 @pytest.mark.parametrize("page", NAMES)
 def test_every_command_that_a_page_names_is_one_and_takes_its_options(page: str) -> None:
-    shown = [call.command for kind in (True, False) for call in calls(page, long=kind)] + inline(page)
+    shown = [call.command for kind in (True, False) for call in calls(page, deep=kind)] + inline(page)
     for line in shown:
         words = line.split()[1:]
         if not line.startswith("tokenwalk "):

@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import accumulate
 from pathlib import Path
@@ -11,19 +11,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Each folder stands on a floor; it may import itself and every lower floor, never a neighbour on its own.
+# Each room stands on a floor; it may import itself and every lower floor, never another room of its own floor.
 FLOORS = (
     ("envs", "agents/runs"),
     ("agents/exact",),
+    ("agents/exact_tokens",),
     ("agents/tabular", "agents/backprop", "agents/baselines"),
     ("agents/policy_gradient",),
-    ("agents/study",),
+    ("agents/problem",),
+    ("agents/evaluation",),
+    ("agents/learners",),
+    ("agents/training",),
+    (
+        "agents/study/compare",
+        "agents/study/audit",
+        "agents/study/report",
+        "agents/study/benchmark",
+        "agents/study/commands",
+    ),
+    ("agents/api",),
     ("scripts",),
+    ("scripts/studies",),
 )
-FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MOST_FILES = 16  # of a room: more means that it holds two ideas
 BARE = {"envs", "agents", "scripts", "tests"}
 # What the rewards may know of envs: what they score and the tables that they become, not who pays them.
-BELOW_REWARDS = {"rewards", "transition", "vocabulary", "tabular"}
+BELOW_REWARDS = {"rewards", "arrays", "checks", "transition", "vocabulary", "tabular"}
 # envs is installed by people who want neither torch nor a trainer.
 BASE = {"numpy", "gymnasium", "tokenwalk"} | set(sys.stdlib_module_names)
 
@@ -40,8 +54,8 @@ def imported_modules(source: str) -> Iterator[str]:
 
 
 def folder_of(parts: tuple[str, ...]) -> str | None:
-    """Return the folder of FLOORS in which a path or a dotted name below ``tokenwalk`` lies."""
-    return next((name for name in ("/".join(parts[:2]), "/".join(parts[:1])) if name in FLOOR), None)
+    """Return the room of FLOORS in which a path or a dotted name below ``tokenwalk`` lies."""
+    return next((name for depth in (3, 2, 1) if (name := "/".join(parts[:depth])) in FLOOR), None)
 
 
 def violations(path: str, source: str) -> list[str]:
@@ -85,7 +99,36 @@ def test_every_file_of_agents_stands_on_a_floor() -> None:
     assert [str(file.relative_to(ROOT)) for file in strays] == [
         "src/tokenwalk/__init__.py",
         "agents/__init__.py",
+        "agents/study/__init__.py",
     ]
+
+
+def rooms(files: Iterable[Path]) -> dict[str, list[str]]:
+    """Return the names of the files in each room, ``__init__.py`` apart."""
+    found: dict[str, list[str]] = {}
+    for file in files:
+        if file.name != "__init__.py":
+            found.setdefault(str(file.parent), []).append(file.name)
+    return found
+
+
+def crowded(files: Iterable[Path]) -> list[str]:
+    """Return the rooms that hold more files than one idea needs; envs is the given world, so it may hold more."""
+    return [
+        f"{room} holds {len(names)} files"
+        for room, names in rooms(files).items()
+        if len(names) > MOST_FILES and room.startswith("agents")
+    ]
+
+
+def test_no_room_is_a_drawer() -> None:
+    assert crowded(file.relative_to(ROOT) for file in our_files()) == []
+
+
+def test_a_planted_drawer_is_found() -> None:
+    planted = [Path(f"agents/exact/a{number}.py") for number in range(MOST_FILES + 1)]
+    assert crowded(planted) == [f"agents/exact holds {MOST_FILES + 1} files"]
+    assert crowded(planted[1:]) == []
 
 
 def module_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
@@ -132,10 +175,10 @@ def test_a_planted_cycle_is_found() -> None:
         ("agents/tabular/a.py", "import tokenwalk.agents.backprop.linear", "does not run down"),
         ("agents/tabular/a.py", "from tokenwalk.agents import backprop", "does not run down"),
         ("agents/tabular/a.py", "from tokenwalk.agents.exact.evaluation import evaluate", None),
-        ("agents/tabular/a.py", "from tokenwalk.agents.tabular.policies import greedy", None),
+        ("agents/tabular/a.py", "from tokenwalk.agents.tabular.greedy import greedy", None),
         (
             "agents/policy_gradient/a.py",
-            "from tokenwalk.agents.study.audit import audit",
+            "from tokenwalk.agents.study.audit import audit_reward",
             "does not run down",
         ),
         (
@@ -143,7 +186,19 @@ def test_a_planted_cycle_is_found() -> None:
             "from tokenwalk.agents.backprop.transformer import Transformer",
             None,
         ),
-        ("agents/study/a.py", "def f():\n    from tokenwalk.scripts.train import main", "does not run down"),
+        (
+            "agents/study/report/a.py",
+            "def f():\n    from tokenwalk.scripts.train import main",
+            "does not run down",
+        ),
+        ("agents/study/report/a.py", "from tokenwalk.agents.study.compare.run import x", "does not run down"),
+        ("agents/study/report/a.py", "from tokenwalk.agents.study.report.charts import x", None),
+        ("agents/evaluation/a.py", "from tokenwalk.agents.learners.protocol import x", "does not run down"),
+        ("agents/problem/a.py", "from tokenwalk.agents.evaluation.score import x", "does not run down"),
+        ("agents/learners/a.py", "from tokenwalk.agents.training.progress import x", "does not run down"),
+        ("agents/exact/a.py", "from tokenwalk.agents.exact_tokens.completions import x", "does not run down"),
+        ("scripts/a.py", "from tokenwalk.scripts.studies.claims import x", "does not run down"),
+        ("scripts/studies/a.py", "from tokenwalk.scripts.console import x", None),
         ("agents/runs/a.py", "from tokenwalk.agents.exact.evaluation import evaluate", "does not run down"),
         ("agents/runs/a.py", "from tokenwalk.envs.registration import resolve_id", "does not run down"),
         ("envs/a.py", "from tokenwalk.agents.exact.evaluation import evaluate", "does not run down"),

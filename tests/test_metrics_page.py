@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tokenwalk.agents.backprop.configs import LMConfig, RewardModelConfig, TrainingConfig
+from tokenwalk.agents.learners import language as language_learner
 from tokenwalk.agents.policy_gradient.config import FineTuningConfig, PolicyGradientConfig
 from tokenwalk.agents.runs.tracking import read_metrics
-from tokenwalk.agents.study import language_learner
-from tokenwalk.agents.study.language import read_source, teach_lm
-from tokenwalk.agents.study.model_run import Teaching
-from tokenwalk.agents.study.teaching import teach_reward_model
-from tokenwalk.agents.study.training import train
+from tokenwalk.agents.training.model_run import ModelRequest
+from tokenwalk.agents.training.train_agent import train
+from tokenwalk.agents.training.train_lm import read_source, train_lm_run
+from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
 DEFINED = set(re.findall(r"`([a-z]+/[A-Za-z_/]+)`", PAGE))
@@ -37,8 +37,12 @@ def test_every_tag_of_every_kind_of_run_is_defined_and_every_defined_one_is_logg
     monkeypatch.setattr(language_learner, "default_training", lambda config, seed: quick)
     train("rloo", "Lexicon", steps=0, config=config, run_dir=tmp_path / "lexicon")
     source = read_source("Flattery", None, "characters", None)
-    teach_lm(Teaching("Flattery", run_dir=tmp_path / "lm"), source, LMConfig(**small, texts=50), quick)
-    teach_reward_model(Teaching("Flattery", run_dir=tmp_path / "rm"), RewardModelConfig(pairs=50), quick)
+    train_lm_run(
+        ModelRequest("Flattery", run_dir=tmp_path / "lm"), source, LMConfig(**small, texts=50), quick
+    )
+    train_reward_model_run(
+        ModelRequest("Flattery", run_dir=tmp_path / "rm"), RewardModelConfig(pairs=50), quick
+    )
     logged = {
         re.sub(r"^reward/(brevity|gold|proxy)", "reward/NAME", tag)
         for run in tmp_path.iterdir()

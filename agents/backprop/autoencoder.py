@@ -19,22 +19,22 @@ from torch import nn
 from torch.nn import functional
 
 from tokenwalk.agents.backprop.configs import TokenAutoencoderConfig, TrainingConfig
+from tokenwalk.agents.backprop.fit import OnProgress, Training, fit
 from tokenwalk.agents.backprop.preferences import (
     PreferenceDataError,
     encode_completion,
 )
 from tokenwalk.agents.backprop.reward_model import MARGIN, reference_completions
 from tokenwalk.agents.backprop.scorers import TextShape
-from tokenwalk.agents.backprop.training import OnProgress, Training, fit
-from tokenwalk.agents.exact.agreement import mean_and_spread
-from tokenwalk.agents.exact.completions import Completions, concatenate, sample_completions
-from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.exact_tokens.completions import Completions, concatenate, sample_completions
+from tokenwalk.agents.exact_tokens.proxy_agreement import mean_and_std
+from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.runs.tensors import read_tensors, write_tensors
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.rewards.source import TokenBatch
 from tokenwalk.envs.tasks import Task
-from tokenwalk.envs.transition import FloatArray
 
 KIND = "autoencoder"
 
@@ -208,7 +208,7 @@ def _calibrated(model: Reconstruction, task: Task) -> Reconstruction:
     """Return ``model`` with mean 0 and spread 1 under the reference policy: exactly, where the task is small."""
     completions, weight, exact = reference_completions(task)
     errors = LearnedSource(model.name, model.scorer).score(completions.batch(task))
-    centre, spread = mean_and_spread(weight, errors)
+    centre, spread = mean_and_std(weight, errors)
     scale = 1.0 / spread if spread > 0 else 1.0
     low, high = -np.inf, np.inf
     if exact:

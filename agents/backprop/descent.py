@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tokenwalk.envs.transition import FloatArray, IntArray
+from tokenwalk.envs.arrays import FloatArray, IntArray
 
 Parameters = tuple[FloatArray, ...]
 OnProgress = Callable[[int, float], None]  # (updates so far, the loss after them)

@@ -24,7 +24,7 @@ from tokenwalk.agents.backprop.descent import (
     checked_rows,
     descend,
 )
-from tokenwalk.envs.transition import FloatArray
+from tokenwalk.envs.arrays import FloatArray
 
 
 @dataclass(frozen=True)

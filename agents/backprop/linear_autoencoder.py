@@ -28,7 +28,7 @@ from tokenwalk.agents.backprop.descent import (
     checked_rows,
     descend,
 )
-from tokenwalk.envs.transition import FloatArray
+from tokenwalk.envs.arrays import FloatArray
 
 START_SCALE = 0.5  # from larger maps the first errors are larger, and diverge at steps that would do later
 # (generator, B) -> B fresh rows, float [B, D]

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 
 from tokenwalk.agents.backprop.configs import LMConfig, TrainingConfig
+from tokenwalk.agents.backprop.fit import OnProgress, Training, fit
 from tokenwalk.agents.backprop.scorers import TextShape
-from tokenwalk.agents.backprop.training import OnProgress, Training, fit
 from tokenwalk.agents.backprop.transformer import LanguageModel, Mask, TransformerConfig, Written
-from tokenwalk.agents.exact.completions import Completions, sample_completions
 from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
-from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.exact_tokens.completions import Completions, sample_completions
+from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.runs.tensors import read_tensors, write_tensors
+from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.rewards.machine import TokenArray
 from tokenwalk.envs.rewards.source import TokenBatch
 from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel, compose
-from tokenwalk.envs.transition import FloatArray, IntArray
 
 KIND = "lm"
 DRAWN_AT_ONCE = 1_024  # completions
@@ -208,7 +208,7 @@ def pretrain(
     texts: Completions | None = None,
     lm: TokenLM | None = None,
     on_progress: OnProgress | None = None,
-    on_look: OnLook | None = None,
+    on_evaluation: OnLook | None = None,
 ) -> tuple[TokenLM, Training]:
     """Return a model of ``texts``, or of samples of the reference policy, and how it went.
 
@@ -219,7 +219,7 @@ def pretrain(
         texts: to learn instead of samples.
         lm: goes on with this model, which it changes, instead of a fresh one.
         on_progress: gets the figures of ``fit`` and eval/perplexity.
-        on_look: gets the model at each look at the held-out loss.
+        on_evaluation: gets the model at each look at the held-out loss.
 
     Raises:
         ValueError: fewer than two texts. NonFiniteLossError: as ``fit``.
@@ -255,8 +255,8 @@ def pretrain(
 
     def look() -> None:
         nonlocal looks
-        if on_look is not None:
-            on_look(looks, lm)
+        if on_evaluation is not None:
+            on_evaluation(looks, lm)
         looks += 1
 
     def report(update: int, figures: Mapping[str, float]) -> None:

@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from tokenwalk.agents.exact.completions import Completions, blank_prefixes, concatenate, sample_completions
-from tokenwalk.agents.exact.token_policy import Policy, reference_on_tokens
-from tokenwalk.envs.lanes import episode_stream, uniform
+from tokenwalk.agents.exact_tokens.completions import (
+    Completions,
+    blank_prefixes,
+    concatenate,
+    sample_completions,
+)
+from tokenwalk.agents.exact_tokens.token_policy import Policy, reference_on_tokens
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
+from tokenwalk.envs.random_numbers import episode_stream, uniform
 from tokenwalk.envs.tasks import Task
-from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
 MAX_ROUNDS = 1_000  # of drawing completions until enough are on the wanted side of the split
 Label = Callable[[Completions], FloatArray]  # what a labeller finds a completion worth, float64 [B]
@@ -129,7 +134,7 @@ def draw_completions(
     )
 
 
-def draw_preferences(
+def sample_preferences(
     completions: Completions, worth: Label, temperature: float, rng: np.random.Generator
 ) -> Preferences:
     """Return the preferences of a labeller between rows 2 i and 2 i + 1 of ``completions``.

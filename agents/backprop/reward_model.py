@@ -14,25 +14,25 @@ import numpy as np
 import torch
 
 from tokenwalk.agents.backprop.configs import RewardModelConfig, TrainingConfig
-from tokenwalk.agents.backprop.lessons import Data, Lesson, check_learnable
+from tokenwalk.agents.backprop.datasets import Data, RewardDataset, check_learnable
+from tokenwalk.agents.backprop.fit import OnProgress, Training, fit
 from tokenwalk.agents.backprop.scorers import Ensemble, TextShape, build_scorer
-from tokenwalk.agents.backprop.training import OnProgress, Training, fit
-from tokenwalk.agents.exact.agreement import mean_and_spread
-from tokenwalk.agents.exact.completions import (
+from tokenwalk.agents.exact_tokens.completions import (
     MAX_PREFIXES,
     Completions,
     count_prefixes,
     enumerate_completions,
     sample_completions,
 )
-from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.exact_tokens.proxy_agreement import mean_and_std
+from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.runs.tensors import read_tensors, write_tensors
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.rewards.machine import RewardMachine, TokenArray
 from tokenwalk.envs.rewards.source import MachineSource
 from tokenwalk.envs.tasks import Task
-from tokenwalk.envs.transition import FloatArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 KIND = "reward-model"
@@ -131,7 +131,7 @@ def _fresh(config: RewardModelConfig, shape: TextShape, seed: int) -> torch.nn.M
 
 
 def train_reward_model(
-    lesson: Lesson,
+    lesson: RewardDataset,
     training: TrainingConfig,
     *,
     name: str = KIND,
@@ -215,14 +215,14 @@ def calibrated(model: RewardModel, task: Task) -> RewardModel:
     gold = completions.scores(task, [task.sources["gold"]])["gold"]
     old = model.ensemble
     parts = [old.raw(batch[first : first + 8_192]) for first in range(0, len(completions), 8_192)]
-    moments = np.array([mean_and_spread(weight, raw) for raw in np.concatenate(parts, axis=1)])
+    moments = np.array([mean_and_std(weight, raw) for raw in np.concatenate(parts, axis=1)])
     if (moments[:, 1] == 0).any():
         raise ValueError("a network says the same of every completion: train it longer, or on more data")
     scorer = Ensemble(old.members, old.shape, old.combine, moments)
     probe = LearnedSource(model.name, scorer)
     scores = probe.score(batch)
-    (centre, spread), (gold_mean, gold_spread) = (mean_and_spread(weight, one) for one in (scores, gold))
-    scale = gold_spread / spread if gold_spread > 0 else 1.0 / spread
+    (centre, spread), (gold_mean, gold_std) = (mean_and_std(weight, one) for one in (scores, gold))
+    scale = gold_std / spread if gold_std > 0 else 1.0 / spread
     final = gold_mean + scale * (scores - centre)
     low, high = -np.inf, np.inf
     if exact:

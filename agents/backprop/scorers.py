@@ -9,10 +9,10 @@ from torch import nn
 
 from tokenwalk.agents.backprop.configs import Kind
 from tokenwalk.agents.backprop.transformer import Transformer, TransformerConfig
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.machine import TokenArray
 from tokenwalk.envs.rewards.source import TokenBatch
 from tokenwalk.envs.tasks import Task
-from tokenwalk.envs.transition import FloatArray
 
 
 class ForeignTextError(ValueError):

@@ -12,10 +12,10 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from tokenwalk.agents.baselines.callbacks import Model
 from tokenwalk.agents.baselines.extractors import task_of
-from tokenwalk.agents.baselines.reporting import Model
+from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.rewards.source import find_rows
-from tokenwalk.envs.transition import FloatArray, IntArray
 
 EPISODES = 100  # that ``kl`` is the mean of: as many as SB3's own rollout figures
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
+from tokenwalk.agents.baselines.callbacks import Model
 from tokenwalk.agents.baselines.configs import Config, config_from
-from tokenwalk.agents.baselines.reporting import Model
 from tokenwalk.agents.baselines.sb3 import UnsupportedSpaceError, agent_of, build
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.runs.tensors import read_tensors, write_tensors

@@ -26,6 +26,13 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_wrapper
 
+from tokenwalk.agents.baselines.callbacks import (
+    Evaluate,
+    ForwardingWriter,
+    Model,
+    OnProgress,
+    ProgressCallback,
+)
 from tokenwalk.agents.baselines.configs import A2CConfig, Config, DQNConfig, check_agent
 from tokenwalk.agents.baselines.extractors import (
     FindsOnce,
@@ -35,15 +42,8 @@ from tokenwalk.agents.baselines.extractors import (
     task_of,
 )
 from tokenwalk.agents.baselines.kl_penalty import KLPenalty
-from tokenwalk.agents.baselines.reporting import (
-    Evaluate,
-    ForwardingWriter,
-    Model,
-    OnProgress,
-    ProgressCallback,
-)
 from tokenwalk.agents.baselines.vec_env import NativeVecEnv
-from tokenwalk.envs.lanes import check_seed
+from tokenwalk.envs.checks import check_seed
 
 _ALGORITHMS: Mapping[str, Any] = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "maskable-ppo": MaskablePPO}
 _ADAM: Mapping[str, Any] = {"fused": True}

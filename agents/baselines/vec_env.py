@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
-from tokenwalk.envs.transition import BoolArray
+from tokenwalk.envs.arrays import BoolArray
 
 ARRAY_SPACES = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
 _MASKS = "action_masks"  # the name that sb3-contrib asks for
@@ -78,7 +78,7 @@ class NativeVecEnv(VecEnv):
         observations, info = self.vector_env.reset(seed=self._seeds[0], options=dict(options) or None)
         self._reset_seeds()
         self._reset_options()
-        self.reset_infos = lane_infos(info, self.num_envs)
+        self.reset_infos = env_infos(info, self.num_envs)
         self._mask = None
         self._note_masks(info)
         self._now = 0
@@ -102,14 +102,14 @@ class NativeVecEnv(VecEnv):
         ended: BoolArray = np.logical_or(terminated, truncated)
         self._add_terms(info, ended)
         if not ended.any():
-            infos = lane_infos(info, self.num_envs)
-            for lane_info in infos:
-                lane_info["TimeLimit.truncated"] = False
+            infos = env_infos(info, self.num_envs)
+            for env_info in infos:
+                env_info["TimeLimit.truncated"] = False
         else:
             observations, infos = self._end_episodes(observations, ended, info)
             cut = np.logical_and(truncated, np.logical_not(terminated)).tolist()
-            for lane_info, is_cut in zip(infos, cut, strict=True):
-                lane_info["TimeLimit.truncated"] = is_cut
+            for env_info, is_cut in zip(infos, cut, strict=True):
+                env_info["TimeLimit.truncated"] = is_cut
         return observations, np.array(rewards, dtype=np.float32), ended, infos
 
     def _add_terms(self, info: dict[str, Any], ended: BoolArray) -> None:
@@ -138,16 +138,16 @@ class NativeVecEnv(VecEnv):
         lanes = np.flatnonzero(ended).tolist()
         if self._resets_itself:
             beside = {key: value for key, value in info.items() if key.removeprefix("_") not in _FINAL}
-            infos = reset_infos = lane_infos(beside, self.num_envs)  # of an ended lane: the reset's
-            last_infos = lane_infos(info.get("final_info", {}), self.num_envs)
+            infos = reset_infos = env_infos(beside, self.num_envs)  # of an ended lane: the reset's
+            last_infos = env_infos(info.get("final_info", {}), self.num_envs)
             last_observations = info["final_obs"]
         else:
-            infos = last_infos = lane_infos(info, self.num_envs)
+            infos = last_infos = env_infos(info, self.num_envs)
             last_observations = observations
             after, reset_info = self.vector_env.reset(options={"reset_mask": ended.copy()})
             observations = np.array(after)
             self._note_masks(reset_info)
-            reset_infos = lane_infos(reset_info, self.num_envs)
+            reset_infos = env_infos(reset_info, self.num_envs)
         seconds = round(time.perf_counter() - self._made, 6)
         for lane in lanes:
             self.reset_infos[lane], infos[lane] = reset_infos[lane], last_infos[lane]
@@ -246,7 +246,7 @@ class NativeVecEnv(VecEnv):
         self.vector_env.close()
 
 
-def lane_infos(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
+def env_infos(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
     """Return a vector environment's info as one fresh dictionary per lane.
 
     An entry ``key`` belongs to the lanes where ``_key`` is true, to all lanes where there is no ``_key``;
@@ -257,7 +257,7 @@ def lane_infos(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
         if key.startswith("_") and key[1:] in info:
             continue
         if isinstance(value, dict):
-            values: Any = lane_infos(value, num_envs)
+            values: Any = env_infos(value, num_envs)
         elif isinstance(value, (np.ndarray, list, tuple)) and len(value) == num_envs:
             values = value
         else:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
 DENSE_STATES = 2_000  # up to here a chain is solved by np.linalg.solve: 32 MB a matrix, 0.2 s
 MAX_SWEEPS = 100_000

@@ -22,8 +22,8 @@ from tokenwalk.agents.exact.regularized import (
     kl_and_entropy,
     soft_backup,
 )
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "NoFiniteAnswerError",

@@ -9,8 +9,8 @@ from tokenwalk.agents.exact.bellman import Outcomes
 from tokenwalk.agents.exact.dynamic_programming import Solution, check_coefficients, refuse_endless, solve
 from tokenwalk.agents.exact.policy import checked_slice, log_reference, policy_slices
 from tokenwalk.agents.exact.regularized import kl_and_entropy
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.transition import FloatArray
 
 DOMINANCE_TOLERANCE = 1e-9
 

@@ -8,8 +8,8 @@ import numpy as np
 from tokenwalk.agents.exact.bellman import Outcomes
 from tokenwalk.agents.exact.dynamic_programming import optimal_actions, solve
 from tokenwalk.agents.exact.evaluation import evaluate
+from tokenwalk.envs.arrays import BoolArray
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.transition import BoolArray
 
 GOLD_TOLERANCE = 1e-9  # of the largest value: gold lost below this is rounding
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.transition import FloatArray, IntArray
 
 SUM_TOLERANCE = 1e-5  # a float32 softmax over 1,000 actions sums to 1 within this
 

@@ -18,7 +18,7 @@ from tokenwalk.agents.exact.bellman import (
     Outcomes,
 )
 from tokenwalk.agents.exact.policy import one_hot
-from tokenwalk.envs.transition import FloatArray
+from tokenwalk.envs.arrays import FloatArray
 
 MAX_IMPROVEMENTS = 1_000
 

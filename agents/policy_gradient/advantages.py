@@ -6,7 +6,7 @@ Shape letters: N groups, G completions of each, B = N * G, H tokens.
 import torch
 
 
-def leave_one_out(returns: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
+def rloo_advantage(returns: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
     """Return A_it = G_it - mean of G_jt over the others of the group that still write at t, [N, G, H].
 
     Where no other writes, the mean of their whole returns stands in. Unbiased: no completion is in its own baseline, and
@@ -29,17 +29,17 @@ def leave_one_out(returns: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
     return torch.where(advantages.abs() < rounding, 0.0, advantages)  # what is infinite stays so
 
 
-def group_standardized(rewards: torch.Tensor, epsilon: float = 1e-4) -> torch.Tensor:
+def grpo_advantage(rewards: torch.Tensor, epsilon: float = 1e-4) -> torch.Tensor:
     """Return A_i = (r_i - mean) / (std + epsilon) of its group, [N, G]; exactly 0 in a group that is all paid the same.
 
     Not parallel to the true gradient: for rewards of 0 and 1 it ascends 2 arcsin sqrt(p). Source: Shao et al. 2024,
     "DeepSeekMath" (GRPO).
     """
-    centred = group_centred(rewards)
+    centred = dr_grpo_advantage(rewards)
     return centred / (centred.square().mean(dim=1, keepdim=True).sqrt() + epsilon)
 
 
-def group_centred(rewards: torch.Tensor) -> torch.Tensor:
+def dr_grpo_advantage(rewards: torch.Tensor) -> torch.Tensor:
     """Return A_i = r_i - mean of its group, [N, G, ...]: the right direction, (G - 1) / G of its length.
 
     Exactly 0 in a group that is all paid the same. Source: Liu et al. 2025, "Understanding R1-Zero-Like Training" (Dr.
@@ -54,14 +54,12 @@ def dead_groups(rewards: torch.Tensor) -> torch.Tensor:
     return rewards.amax(dim=1) - rewards.amin(dim=1) <= 1e-9 * rewards.abs().amax(dim=1)
 
 
-def to_go(rewards: torch.Tensor) -> torch.Tensor:
+def reward_to_go(rewards: torch.Tensor) -> torch.Tensor:
     """Return the sum of rewards from each token on, [B, H]."""
     return rewards.flip(1).cumsum(dim=1).flip(1)
 
 
-def generalized(
-    rewards: torch.Tensor, values: torch.Tensor, written: torch.Tensor, decay: float
-) -> torch.Tensor:
+def gae(rewards: torch.Tensor, values: torch.Tensor, written: torch.Tensor, decay: float) -> torch.Tensor:
     """Return A_t = sum over k of decay^k delta_(t+k), delta_t = r_t + V_(t+1) - V_t, undiscounted, [B, H].
 
     Args:
@@ -69,7 +67,7 @@ def generalized(
         written: bool [B, H], where a token is; after the last one V is 0, because the horizon ends the task.
         decay: 1 is the whole return less the value, 0 a single step.
 
-    Source: Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation".
+    Source: Schulman et al. 2016, "High-dimensional continuous control using gae advantage estimation".
     """
     following = torch.zeros_like(values)
     following[:, :-1] = values[:, 1:] * written[:, 1:]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from tokenwalk.agents.backprop.lm import TokenLM
-from tokenwalk.agents.exact.completions import enumerate_completions
-from tokenwalk.agents.policy_gradient.advantages import to_go
+from tokenwalk.agents.exact_tokens.completions import enumerate_completions
+from tokenwalk.agents.policy_gradient.advantages import reward_to_go
 from tokenwalk.agents.policy_gradient.trainer import PolicyGradient, Rollout
 
 
@@ -73,7 +73,7 @@ def expected_gradient(learner: PolicyGradient, rollout: Rollout, weight: torch.T
 
     Without a baseline, of which an expectation knows nothing.
     """
-    advantages = to_go(learner.rewards(rollout))
+    advantages = reward_to_go(learner.rewards(rollout))
     return flat_gradient(learner.lm, -(weight * learner.losses(rollout, advantages)).sum())
 
 

@@ -20,11 +20,11 @@ from tokenwalk.agents.backprop.lm import TokenLM
 from tokenwalk.agents.backprop.transformer import Mask
 from tokenwalk.agents.policy_gradient.advantages import (
     dead_groups,
-    generalized,
-    group_centred,
-    group_standardized,
-    leave_one_out,
-    to_go,
+    dr_grpo_advantage,
+    gae,
+    grpo_advantage,
+    reward_to_go,
+    rloo_advantage,
 )
 from tokenwalk.agents.policy_gradient.config import Algorithm, PolicyGradientConfig, check_groups
 from tokenwalk.agents.policy_gradient.losses import (
@@ -33,9 +33,9 @@ from tokenwalk.agents.policy_gradient.losses import (
     policy_loss,
     token_weights,
 )
-from tokenwalk.agents.policy_gradient.scoring import Reference, Scored, Scorer
+from tokenwalk.agents.policy_gradient.reward_tables import Reference, Scored, Scorer
+from tokenwalk.envs.arrays import IntArray
 from tokenwalk.envs.token_model import TokenModel
-from tokenwalk.envs.transition import IntArray
 
 OnUpdate = Callable[[int, Mapping[str, float]], Any]  # (tokens written so far, tag -> value)
 BASELINE_DECAY = 0.9  # of REINFORCE's running mean of returns
@@ -231,7 +231,7 @@ class PolicyGradient:
 
     def advantages(self, rollout: Rollout, rewards: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the advantages, [B, H] or [B, 1], and what a critic should have said, [B, H]."""
-        returns = to_go(rewards)
+        returns = reward_to_go(rewards)
         if self.algorithm == "reinforce":
             advantages = returns - self._baseline
             counted = rollout.written.sum(dim=0).clamp(min=1)
@@ -242,14 +242,14 @@ class PolicyGradient:
         if self.algorithm == "ppo-lm":
             with torch.no_grad():
                 values = self._values(rollout)
-            advantages = generalized(rewards, values, rollout.written, GAE_DECAY)
+            advantages = gae(rewards, values, rollout.written, GAE_DECAY)
             return advantages, (advantages + values)
         size = self.config.group_size
         if self.algorithm == "rloo":  # of each token: what came before it is nobody's merit
             shape = (-1, size, returns.shape[1])
-            found = leave_one_out(returns.view(shape), rollout.written.view(shape))
+            found = rloo_advantage(returns.view(shape), rollout.written.view(shape))
             return found.reshape(returns.shape), returns
-        compare = group_centred if self.config.normalization == "constant" else group_standardized
+        compare = dr_grpo_advantage if self.config.normalization == "constant" else grpo_advantage
         return compare(returns[:, 0].view(-1, size)).reshape(-1, 1), returns
 
     def _values(self, rollout: Rollout) -> torch.Tensor:

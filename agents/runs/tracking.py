@@ -52,7 +52,7 @@ class Tracker:
             _add(self._events, scalar_pb(tag, float(value)), step)
         if self._first_step is None:
             self._first_step = step
-            self._draw_lines(step)
+            self._plot_lines(step)
         self._last_step = max(self._last_step, step)
 
     def log_text(self, step: int, tag: str, text: str) -> None:
@@ -75,7 +75,7 @@ class Tracker:
     def close(self) -> None:
         """Draw the lines to the last step and close the files."""
         if self._first_step is not None and self._last_step > self._first_step:
-            self._draw_lines(self._last_step)
+            self._plot_lines(self._last_step)
         self._file.close()
         for events in (self._events, *(writer for writer, _ in self._lines.values())):
             events.close()
@@ -90,7 +90,7 @@ class Tracker:
         """Close the files, also after an error or Ctrl-C."""
         self.close()
 
-    def _draw_lines(self, step: int) -> None:
+    def _plot_lines(self, step: int) -> None:
         for writer, tags in self._lines.values():
             for tag, value in tags.items():
                 _add(writer, scalar_pb(tag, value), step)

@@ -1,8 +1,9 @@
-"""What a tabular agent is told: one dataclass of ten fields, checked when it is made. Loads no numba."""
+"""The settings of a tabular agent: one dataclass of ten fields, checked when it is made. Loads no numba."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
+
+from tokenwalk.envs.checks import check_choice, check_count, check_number
 
 Backup = Literal["q-learning", "sarsa", "expected-sarsa", "double-q", "soft-q"]
 BACKUPS: tuple[Backup, ...] = get_args(Backup)  # kernels numbers them in this order
@@ -55,28 +56,31 @@ class QLearningConfig:
     kl_coef: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.backup not in BACKUPS:
-            raise ValueError(f"backup is {self.backup!r}: give one of {', '.join(BACKUPS)}")
-        _check_number("discount", self.discount, 0, 1)
-        _check_number("step_size", self.step_size, 0, 1, low_open=True)
-        _check_number("step_size_half_life", self.step_size_half_life, 0)
-        _check_number("epsilon", self.epsilon, 0, 1)
-        _check_number("initial_value", self.initial_value)
-        for name, low in (("epsilon_steps", 0), ("n_step", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} is {value!r}: give an integer of {low} or more")
+        checked: dict[str, object] = {
+            "backup": check_choice("backup", self.backup, BACKUPS),
+            "discount": check_number("discount", self.discount, 0, 1),
+            "step_size": check_number("step_size", self.step_size, 0, 1, low_open=True),
+            "step_size_half_life": check_number("step_size_half_life", self.step_size_half_life, 0),
+            "epsilon": check_number("epsilon", self.epsilon, 0, 1),
+            "epsilon_steps": check_count("epsilon_steps", self.epsilon_steps, 0),
+            "initial_value": check_number("initial_value", self.initial_value),
+            "n_step": check_count("n_step", self.n_step),
+        }
         if self.final_epsilon is not None:
-            _check_number("final_epsilon", self.final_epsilon, 0, 1)
+            checked["final_epsilon"] = check_number("final_epsilon", self.final_epsilon, 0, 1)
         if (self.final_epsilon is None) != (self.epsilon_steps == 0):
             raise ValueError(
                 f"final_epsilon is {self.final_epsilon} and epsilon_steps is {self.epsilon_steps}: "
                 "give both to let epsilon change, or None and 0 to let it stay"
             )
         if self.backup == "soft-q":
-            _check_number("kl_coef", self.kl_coef, 0, low_open=True)
-        elif self.kl_coef != 0:
-            raise ValueError(f"kl_coef is {self.kl_coef!r}: give 0, as only backup 'soft-q' pays for KL")
+            checked["kl_coef"] = check_number("kl_coef", self.kl_coef, 0, low_open=True)
+        elif check_number("kl_coef", self.kl_coef, 0) != 0:
+            raise ValueError(f"kl_coef is {self.kl_coef!r}: give 0, only backup 'soft-q' has a KL penalty")
+        else:
+            checked["kl_coef"] = 0.0
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen
 
     @property
     def rule(self) -> Rule:
@@ -92,15 +96,3 @@ class QLearningConfig:
             n_step=self.n_step,
             kl_coef=float(self.kl_coef),
         )
-
-
-def _check_number(
-    name: str, value: object, low: float = -math.inf, high: float = math.inf, low_open: bool = False
-) -> None:
-    """Raise ValueError unless ``value`` is a finite number from ``low`` (itself, or not) to ``high``."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):  # noqa: SIM102
-        if low <= value <= high and not (low_open and value == low):
-            return
-    bounds = "" if low == -math.inf else f" above {low}" if low_open else f" of {low} or more"
-    bounds += "" if high == math.inf else f" and at most {high}"
-    raise ValueError(f"{name} is {value!r}: give a finite number{bounds}")

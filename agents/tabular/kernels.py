@@ -18,7 +18,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from tokenwalk.agents.tabular.config import Rule
-from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 
 Q_LEARNING, SARSA, EXPECTED_SARSA, DOUBLE_Q, SOFT_Q = range(5)  # in the order of the names in the config
 # What the cursor holds: where a run stands between two steps. STATE is the tables' own, ROW the learner's.

@@ -7,8 +7,8 @@ import numpy as np
 
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.kernels import NEVER, WINDOW, Learner, World
+from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.transition import FloatArray, IntArray
 
 # What ``lent`` copies into lists and ``hand_back`` writes back.
 _SMALL = ("waiting_row", "waiting_action", "waiting_reward", "waiting_excess", "cursor", "return_so_far")

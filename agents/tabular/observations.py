@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from tokenwalk.envs.transition import IntArray
+from tokenwalk.envs.arrays import IntArray
 
 DENSE_LIMIT = 1_000_000  # observations that get a row each in advance
 

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from tokenwalk.agents.tabular.config import QLearningConfig
+from tokenwalk.agents.tabular.greedy import greedy_policy, soft_policy
 from tokenwalk.agents.tabular.kernels import (
     ACTION,
     EPISODES,
@@ -36,10 +37,9 @@ from tokenwalk.agents.tabular.kernels import (
 )
 from tokenwalk.agents.tabular.memory import grown, hand_back, lent, new_memory, restricted, run_of, world_of
 from tokenwalk.agents.tabular.observations import ObservationIndex, check_actions, index_of
-from tokenwalk.agents.tabular.policies import greedy_policy, soft_policy
-from tokenwalk.envs.lanes import check_seed
+from tokenwalk.envs.arrays import BoolArray, FloatArray
+from tokenwalk.envs.checks import check_seed
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.transition import BoolArray, FloatArray
 
 OnProgress = Callable[[int, Mapping[str, float]], None]  # (steps of each run so far, tag -> value)
 CHUNK_SECONDS = 0.2  # of learning between two looks at the clock, and the longest that Ctrl-C has to wait

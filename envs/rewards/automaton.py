@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tokenwalk.envs.transition import FloatArray, IntArray
+from tokenwalk.envs.arrays import FloatArray, IntArray
 
 MAX_STATES = 200_000
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.automaton import TooManyStatesError
 from tokenwalk.envs.rewards.machine import RewardMachine
-from tokenwalk.envs.transition import FloatArray
 
 State = TypeVar("State", bound=Hashable)
 Step = Callable[[State, int], tuple[State, float]]

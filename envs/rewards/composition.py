@@ -6,8 +6,8 @@ from math import isfinite
 
 import numpy as np
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.source import Source, SourceContractError, check_source
-from tokenwalk.envs.transition import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

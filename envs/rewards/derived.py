@@ -5,9 +5,9 @@ from typing import Literal
 
 import numpy as np
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.rewards.source import MachineSource, Source, SourceContractError, TokenBatch
-from tokenwalk.envs.transition import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.source import SourceContractError, TokenBatch
-from tokenwalk.envs.transition import FloatArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 Form = Literal["text", "prompt and completion", "prompts and completions", "batch"]

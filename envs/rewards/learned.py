@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.machine import TokenArray
 from tokenwalk.envs.rewards.source import MachineSource, TokenBatch
-from tokenwalk.envs.transition import FloatArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 ROWS_AT_ONCE = 512  # texts that a network scores in one go: more would leave the processor's cache

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.source import TokenBatch
-from tokenwalk.envs.transition import FloatArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.rewards.automaton import Product, check_automaton, partition, product
-from tokenwalk.envs.transition import FloatArray, IntArray
 
 TokenArray = npt.NDArray[np.integer[Any]]
 

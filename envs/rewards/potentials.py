@@ -10,10 +10,10 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.rewards.machine import RewardMachine, TokenArray
 from tokenwalk.envs.rewards.shaping import check_discount, shaping_reward
 from tokenwalk.envs.rewards.source import MachineSource, Potential, Source, TokenBatch, states_after
-from tokenwalk.envs.transition import FloatArray, IntArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tokenwalk.envs.transition import BoolArray, FloatArray
+from tokenwalk.envs.arrays import BoolArray, FloatArray
 
 
 def shaping_reward(

@@ -6,8 +6,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.rewards.machine import RewardMachine, TokenArray
-from tokenwalk.envs.transition import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 

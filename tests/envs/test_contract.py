@@ -23,8 +23,8 @@ from vector_checker import (
     roll_all,
 )
 
+from tokenwalk.envs.checks import EpisodeEndedError, InvalidActionError
 from tokenwalk.envs.registration import TABLE
-from tokenwalk.envs.transition import EpisodeEndedError, InvalidActionError
 
 Env = gym.Env[Any, Any]
 every_id = pytest.mark.parametrize("env_id", [row.id for row in TABLE])

@@ -10,8 +10,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from vector_checker import assert_same_rollouts, check_vector_env, roll_all
 
+from tokenwalk.envs.checks import EpisodeEndedError
 from tokenwalk.envs.counter_walk import ADD, SUBTRACT, CounterWalkEnv, CounterWalkModel, CounterWalkVectorEnv
-from tokenwalk.envs.transition import EpisodeEndedError
 
 # Walks whose lanes end at different times: by arriving, by the limit, and by both at once.
 WALKS: list[tuple[dict[str, Any], int | None]] = [

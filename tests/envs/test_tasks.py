@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenwalk.agents.exact.dynamic_programming import solve
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.reference import independent, uniform
 from tokenwalk.envs.registration import TABLE
 from tokenwalk.envs.rewards.builders import exact_answers, keyword, token_weights
@@ -21,7 +22,6 @@ from tokenwalk.envs.rewards.source import MachineSource, score_tokens
 from tokenwalk.envs.tabular import TabularMDP
 from tokenwalk.envs.tasks import CATALOGUE, TEXT, Task, find_task
 from tokenwalk.envs.token_generation import TokenGenerationEnv
-from tokenwalk.envs.transition import FloatArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 Score = Callable[[list[str], bool, int], float]  # tokens without <eos>, ended by it, H -> the return

@@ -13,6 +13,8 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from vector_checker import check_vector_env, roll
 
+from tokenwalk.envs.arrays import FloatArray
+from tokenwalk.envs.checks import InvalidActionError
 from tokenwalk.envs.reference import ReferencePolicy, fit_ngram, uniform
 from tokenwalk.envs.rewards.builders import exact_answers, from_step_function, keyword, token_weights
 from tokenwalk.envs.rewards.machine import RewardMachine
@@ -20,7 +22,6 @@ from tokenwalk.envs.rewards.source import MachineSource, SourceContractError, To
 from tokenwalk.envs.tasks import CATALOGUE, Task, find_task
 from tokenwalk.envs.token_generation import TokenGenerationEnv
 from tokenwalk.envs.token_vector import TokenGenerationVectorEnv
-from tokenwalk.envs.transition import FloatArray, InvalidActionError
 from tokenwalk.envs.vocabulary import Vocabulary
 
 ABC = Vocabulary.of_characters("abc")

@@ -8,10 +8,10 @@ from typing import Literal
 import gymnasium as gym
 import numpy as np
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.builders import token_weights
 from tokenwalk.envs.rewards.source import TokenBatch
 from tokenwalk.envs.tasks import find_task
-from tokenwalk.envs.transition import FloatArray
 
 
 @dataclass(frozen=True)

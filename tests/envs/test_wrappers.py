@@ -18,12 +18,13 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from vector_checker import assert_same_info, random_actions
 
 from tokenwalk.agents.exact.dynamic_programming import Solution, optimal_actions, solve
+from tokenwalk.envs.arrays import BoolArray, FloatArray
+from tokenwalk.envs.checks import EpisodeEndedError
 from tokenwalk.envs.registration import resolve_id
 from tokenwalk.envs.rewards.shaping import shaping_reward
 from tokenwalk.envs.rewards.source import SourceContractError
 from tokenwalk.envs.steps import copy_batch
 from tokenwalk.envs.tabular import TabularMDP, tabular_mdp
-from tokenwalk.envs.transition import BoolArray, EpisodeEndedError, FloatArray
 from tokenwalk.envs.wrappers import (
     AddRewards,
     AddRewardsVector,

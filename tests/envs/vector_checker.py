@@ -78,7 +78,7 @@ def check_vector_env(
     for number, rollout in enumerate(rollouts):
         actions = random_actions(env, steps, number)
         for lane, scalar in enumerate(scalars):
-            _check_lane(env, rollout, actions, lane, scalar, f"rollout {number}")
+            _check_env_index(env, rollout, actions, lane, scalar, f"rollout {number}")
     _check_nothing_shared(env)
 
 
@@ -159,7 +159,7 @@ def _check_types(env: VectorEnv[Any, Any, Any], rollout: Rollout) -> None:
             assert env.single_observation_space.contains(final) if ended[lane] else final is None, final
 
 
-def _check_lane(
+def _check_env_index(
     env: VectorEnv[Any, Any, Any],
     rollout: Rollout,
     actions: Array,

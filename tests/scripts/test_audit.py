@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenwalk.agents.study.auditing import cases as built_in
-from tokenwalk.agents.study.auditing.cases import Case, longer, returns_none
+from tokenwalk.agents.study.audit import self_test as built_in
+from tokenwalk.agents.study.audit.self_test import Case, longer, returns_none
 from tokenwalk.scripts import audit
 from tokenwalk.scripts.main import main
 

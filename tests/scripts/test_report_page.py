@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tokenwalk.agents.study.reporting import write_report
-from tokenwalk.agents.study.training import train
+from tokenwalk.agents.study.report.page import write_report
+from tokenwalk.agents.training.train_agent import train
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tokenwalk.agents.study.training import train
+from tokenwalk.agents.training.train_agent import train
 
 pytestmark = pytest.mark.slow
 

@@ -19,12 +19,12 @@ from tokenwalk.agents.backprop.configs import TokenAutoencoderConfig, TrainingCo
 from tokenwalk.agents.backprop.preferences import PreferenceDataError
 from tokenwalk.agents.backprop.reward_model import reference_completions
 from tokenwalk.agents.backprop.scorers import TextShape
-from tokenwalk.agents.exact.agreement import mean_and_spread
-from tokenwalk.agents.exact.completions import enumerate_completions
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import evaluate
 from tokenwalk.agents.exact.invariance import compare_optima
-from tokenwalk.agents.exact.unfolding import unfolded
+from tokenwalk.agents.exact_tokens.as_machine import unfolded
+from tokenwalk.agents.exact_tokens.completions import enumerate_completions
+from tokenwalk.agents.exact_tokens.proxy_agreement import mean_and_std
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.envs.rewards.potentials import shape
 from tokenwalk.envs.rewards.source import TokenBatch
@@ -83,7 +83,7 @@ def test_a_narrow_bottleneck_lies_between_nothing_and_the_identity() -> None:
 def test_it_is_0_on_average_and_1_in_spread_under_the_reference(trained: Reconstruction) -> None:
     every, weight, _ = reference_completions(FLATTERY)
     scores = trained.score(every.batch(FLATTERY))
-    assert mean_and_spread(weight, scores) == pytest.approx((0.0, 1.0), abs=1e-9)
+    assert mean_and_std(weight, scores) == pytest.approx((0.0, 1.0), abs=1e-9)
     assert trained.low < scores.min() < scores.max() < trained.high
 
 

@@ -10,15 +10,15 @@ from random_tasks import random_task
 from tokenwalk.agents.backprop.configs import LMConfig, TrainingConfig
 from tokenwalk.agents.backprop.lm import TokenLM, entropy_rate, fresh_lm, pretrain, reference_lm
 from tokenwalk.agents.backprop.scorers import ForeignTextError
-from tokenwalk.agents.exact.completions import enumerate_completions, log_prob_of, sample_completions
-from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
-from tokenwalk.agents.exact.token_policy import FastWriter, reference_on_tokens
+from tokenwalk.agents.exact_tokens.completions import enumerate_completions, log_prob_of, sample_completions
+from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
+from tokenwalk.agents.exact_tokens.token_policy import FastWriter, reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.runs.tensors import write_tensors
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.log_prob import LogProbSource
 from tokenwalk.envs.tasks import find_task
 from tokenwalk.envs.token_model import TokenModel, compose
-from tokenwalk.envs.transition import FloatArray
 
 FLATTERY, ARITHMETIC = find_task("Flattery"), find_task("Arithmetic")
 SMALL = LMConfig(n_layers=1, n_heads=2, width=16, texts=4_000)

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from tokenwalk.agents.backprop.configs import RewardModelConfig
-from tokenwalk.agents.backprop.lessons import Lesson
+from tokenwalk.agents.backprop.datasets import RewardDataset
 from tokenwalk.agents.backprop.preferences import (
     PreferenceDataError,
     Preferences,
     Split,
     draw_completions,
-    draw_preferences,
     encode_completion,
     read_preferences,
+    sample_preferences,
 )
-from tokenwalk.agents.exact.completions import concatenate, enumerate_completions
+from tokenwalk.agents.exact_tokens.completions import concatenate, enumerate_completions
 from tokenwalk.envs.tasks import find_task
 
 FLATTERY, ARITHMETIC = find_task("Flattery"), find_task("Arithmetic")
@@ -41,9 +41,9 @@ def test_the_better_one_is_preferred_with_the_probability_of_bradley_and_terry(
     temperature: float, spurious: tuple[tuple[str, float], ...], expected: float
 ) -> None:
     count = 4_000
-    lesson = Lesson(FLATTERY, RewardModelConfig(temperature=temperature, spurious=spurious))
+    lesson = RewardDataset(FLATTERY, RewardModelConfig(temperature=temperature, spurious=spurious))
     texts = pair("because evidence", "great", count)
-    found = draw_preferences(texts, lesson.worth, temperature, np.random.default_rng(0))  # type: ignore[arg-type]
+    found = sample_preferences(texts, lesson.worth, temperature, np.random.default_rng(0))  # type: ignore[arg-type]
     share = np.mean([text == "because evidence" for text in found.chosen.texts(FLATTERY)])
     exact = 1 / (1 + np.exp(-(1.5 - dict(spurious).get("great", 0.0)) / temperature))
     assert abs(share - exact) < 4 * np.sqrt(max(exact * (1 - exact), 1e-4) / count)
@@ -54,7 +54,7 @@ def test_what_is_chosen_and_what_is_rejected_are_the_two_of_each_pair() -> None:
     rng = np.random.default_rng(1)
     split = Split(ARITHMETIC, 0.2, 0)
     drawn = draw_completions(ARITHMETIC, 400, rng, split, held_out=False)
-    found = draw_preferences(drawn, lambda one: one.length * 1.0, 0.5, rng)
+    found = sample_preferences(drawn, lambda one: one.length * 1.0, 0.5, rng)
     assert (found.chosen.prompt == drawn.prompt[0::2]).all()
     both = {
         tuple(sorted(map(tuple, pair)))
@@ -152,6 +152,6 @@ def test_pairs_of_two_prompts_and_no_file_are_refused(tmp_path: Path) -> None:
         Preferences(one[:0], one[:0])
     for temperature in (0.0, -1.0, float("inf")):
         with pytest.raises(ValueError, match="give a finite number above 0"):
-            draw_preferences(
+            sample_preferences(
                 concatenate([one, one]), lambda rows: np.zeros(2), temperature, np.random.default_rng(0)
             )

@@ -15,21 +15,26 @@ from scipy.optimize import minimize
 
 import tokenwalk  # noqa: F401 - registers the ids
 from tokenwalk.agents.backprop.configs import RewardModelConfig, TrainingConfig, default_training
-from tokenwalk.agents.backprop.lessons import Data, Lesson
+from tokenwalk.agents.backprop.datasets import Data, RewardDataset
 from tokenwalk.agents.backprop.preferences import Preferences, encode_completion
 from tokenwalk.agents.backprop.reward_model import RewardModel, reference_completions, train_reward_model
 from tokenwalk.agents.backprop.scorers import ForeignTextError, LinearScorer, TextShape, TransformerScorer
-from tokenwalk.agents.exact.agreement import correlation, gold_of_argmax, mean_and_spread, pair_accuracy
-from tokenwalk.agents.exact.completions import (
+from tokenwalk.agents.exact.dynamic_programming import evaluate_policy
+from tokenwalk.agents.exact.evaluation import reference_policy
+from tokenwalk.agents.exact_tokens.as_machine import unfolded
+from tokenwalk.agents.exact_tokens.completions import (
     concatenate,
     enumerate_completions,
     log_prob_of,
     sample_completions,
 )
-from tokenwalk.agents.exact.dynamic_programming import evaluate_policy
-from tokenwalk.agents.exact.evaluation import reference_policy
-from tokenwalk.agents.exact.token_policy import reference_on_tokens
-from tokenwalk.agents.exact.unfolding import unfolded
+from tokenwalk.agents.exact_tokens.proxy_agreement import (
+    correlation,
+    gold_of_argmax,
+    mean_and_std,
+    pair_accuracy,
+)
+from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError, DamagedFileWarning
 from tokenwalk.envs.rewards.builders import token_weights
 from tokenwalk.envs.rewards.source import TokenBatch, score_strictly, score_tokens
@@ -42,7 +47,9 @@ QUICK = TrainingConfig(updates=300, batch_size=256, learning_rate=2e-2)
 
 @pytest.fixture(scope="module")
 def model() -> RewardModel:
-    return train_reward_model(Lesson(FLATTERY, RewardModelConfig()), default_training(RewardModelConfig()))[0]
+    return train_reward_model(
+        RewardDataset(FLATTERY, RewardModelConfig()), default_training(RewardModelConfig())
+    )[0]
 
 
 @given(st.integers(0, 1_000))
@@ -76,7 +83,10 @@ def test_what_comes_after_the_last_token_changes_no_score() -> None:
 
 
 def test_bradley_terry_on_a_linear_scorer_comes_to_the_optimum_of_its_convex_loss() -> None:
-    lesson, shape = Lesson(FLATTERY, RewardModelConfig(pairs=400, temperature=1.0)), TextShape.of(FLATTERY)
+    lesson, shape = (
+        RewardDataset(FLATTERY, RewardModelConfig(pairs=400, temperature=1.0)),
+        TextShape.of(FLATTERY),
+    )
     data = Data.of(lesson, shape, 0, held_out=False)
     scorer = LinearScorer(shape)
     rows = torch.arange(len(data))
@@ -111,7 +121,7 @@ def test_clean_preferences_give_a_reward_that_orders_texts_as_gold_does(model: R
     weight = every.weights(FLATTERY)
     gold = every.scores(FLATTERY, [FLATTERY.sources["gold"]])["gold"]
     proxy = model.score(every.batch(FLATTERY))
-    out = Lesson(FLATTERY, RewardModelConfig()).split.held_out(every)
+    out = RewardDataset(FLATTERY, RewardModelConfig()).split.held_out(every)
     accuracy = pair_accuracy(every.prompt[out], weight[out], gold[out], proxy[out])
     assert accuracy is not None
     assert accuracy > 0.99
@@ -128,26 +138,27 @@ def test_it_has_golds_mean_and_spread_under_the_reference_exactly_and_states_its
     weight = every.weights(FLATTERY)
     gold = every.scores(FLATTERY, [FLATTERY.sources["gold"]])["gold"]
     scores = model.score(every.batch(FLATTERY))
-    assert mean_and_spread(weight, scores) == pytest.approx(mean_and_spread(weight, gold), abs=1e-9)
+    assert mean_and_std(weight, scores) == pytest.approx(mean_and_std(weight, gold), abs=1e-9)
     assert model.low < scores.min() < scores.max() < model.high
     assert model.high - model.low < 1.01 * np.ptp(scores)
 
 
 def test_a_labeller_who_likes_praise_teaches_praise() -> None:
     praise = (("great", 1.2), ("wonderful", 1.2))
-    lesson = Lesson(FLATTERY, RewardModelConfig(spurious=praise))
+    lesson = RewardDataset(FLATTERY, RewardModelConfig(spurious=praise))
     learned, _ = train_reward_model(lesson, QUICK)
     every = enumerate_completions(FLATTERY)
     gold = every.scores(FLATTERY, [FLATTERY.sources["gold"]])["gold"]
     proxy = learned.score(every.batch(FLATTERY))
     assert gold_of_argmax(every.prompt, every.weights(FLATTERY), gold, proxy) == pytest.approx(-2.5)
     with pytest.raises(ValueError, match="spurious names 'grea'"):
-        train_reward_model(Lesson(FLATTERY, RewardModelConfig(spurious=(("grea", 1.0),))), QUICK)
+        train_reward_model(RewardDataset(FLATTERY, RewardModelConfig(spurious=(("grea", 1.0),))), QUICK)
 
 
 def test_regression_finds_gold_itself_because_gold_is_linear_in_what_the_scorer_counts() -> None:
     learned, trained = train_reward_model(
-        Lesson(FLATTERY, RewardModelConfig(objective="regression")), default_training(RewardModelConfig())
+        RewardDataset(FLATTERY, RewardModelConfig(objective="regression")),
+        default_training(RewardModelConfig()),
     )
     every = enumerate_completions(FLATTERY)
     gold = every.scores(FLATTERY, [FLATTERY.sources["gold"]])["gold"]
@@ -159,7 +170,7 @@ def test_regression_finds_gold_itself_because_gold_is_linear_in_what_the_scorer_
 def test_a_model_of_values_comes_to_the_exact_value_of_whoever_wrote() -> None:
     config = RewardModelConfig(objective="value", scorer="transformer", pairs=3_000, width=32)
     training = TrainingConfig(updates=400, batch_size=256, learning_rate=3e-3)
-    learned, _ = train_reward_model(Lesson(FLATTERY, config), training)
+    learned, _ = train_reward_model(RewardDataset(FLATTERY, config), training)
     model = TokenModel(FLATTERY, compose(FLATTERY, "gold"))
     mdp = model.tabular_mdp()
     exact = evaluate_policy(mdp, reference_policy(mdp), {"gold": 1.0}, discount=1.0)
@@ -183,7 +194,7 @@ def test_a_model_of_values_comes_to_the_exact_value_of_whoever_wrote() -> None:
 
 def test_the_least_of_an_ensemble_is_never_above_its_mean_before_both_are_scaled() -> None:
     config = RewardModelConfig(pairs=200, members=3, combine="min")
-    learned, trained = train_reward_model(Lesson(FLATTERY, config), QUICK)
+    learned, trained = train_reward_model(RewardDataset(FLATTERY, config), QUICK)
     every = enumerate_completions(FLATTERY).batch(FLATTERY)
     ensemble = learned.ensemble
     raw = (ensemble.raw(every) - ensemble.calibration[:, :1]) / ensemble.calibration[:, 1:]
@@ -198,8 +209,8 @@ def test_the_same_seed_gives_the_same_reward_and_leaves_torchs_generator_alone()
     every = enumerate_completions(FLATTERY).batch(FLATTERY)
     config = RewardModelConfig(scorer="transformer", width=16, pairs=100)
     short = TrainingConfig(updates=20)
-    first, again = (train_reward_model(Lesson(FLATTERY, config), short)[0] for _ in range(2))
-    other = train_reward_model(Lesson(FLATTERY, config, seed=1), short)[0]
+    first, again = (train_reward_model(RewardDataset(FLATTERY, config), short)[0] for _ in range(2))
+    other = train_reward_model(RewardDataset(FLATTERY, config, seed=1), short)[0]
     assert (first.score(every) == again.score(every)).all()
     assert (first.score(every) != other.score(every)).any()
     assert torch.equal(before, torch.get_rng_state())
@@ -285,13 +296,13 @@ def test_the_newest_sound_file_is_used(model: RewardModel, tmp_path: Path) -> No
 
 def test_gold_that_never_differs_teaches_nothing() -> None:
     with pytest.raises(ValueError, match="are all worth 0: there is nothing to learn"):
-        train_reward_model(Lesson(find_task("Password"), RewardModelConfig(pairs=100)), QUICK)
+        train_reward_model(RewardDataset(find_task("Password"), RewardModelConfig(pairs=100)), QUICK)
 
 
 def test_given_preferences_are_learned_from() -> None:
     texts = [("because evidence", "great"), ("because", "great great"), ("evidence", "wonderful")] * 20
     sides = [concatenate([encode_completion(FLATTERY, 0, pair[side]) for pair in texts]) for side in (0, 1)]
-    lesson = Lesson(FLATTERY, RewardModelConfig(pairs=60), preferences=Preferences(*sides))
+    lesson = RewardDataset(FLATTERY, RewardModelConfig(pairs=60), preferences=Preferences(*sides))
     learned, _ = train_reward_model(lesson, QUICK)
     both = concatenate([encode_completion(FLATTERY, 0, text) for text in ("because", "great")]).batch(
         FLATTERY
@@ -302,7 +313,7 @@ def test_given_preferences_are_learned_from() -> None:
 
 
 def test_no_held_out_loss_is_expected_below_the_labels_own_entropy(model: RewardModel) -> None:
-    lesson = Lesson(FLATTERY, RewardModelConfig(pairs=5_000))
+    lesson = RewardDataset(FLATTERY, RewardModelConfig(pairs=5_000))
     floor = lesson.floor()
     assert floor is not None
     _, completions = lesson.draw(0, True, lesson.held_out_pairs)
@@ -318,19 +329,21 @@ def test_no_held_out_loss_is_expected_below_the_labels_own_entropy(model: Reward
 
 def test_where_it_cannot_be_enumerated_it_is_scaled_by_samples_and_states_no_range() -> None:
     task: Task = find_task("Keyword")
-    learned, _ = train_reward_model(Lesson(task, RewardModelConfig(objective="regression", pairs=500)), QUICK)
+    learned, _ = train_reward_model(
+        RewardDataset(task, RewardModelConfig(objective="regression", pairs=500)), QUICK
+    )
     completions, weight, exact = reference_completions(task)
     assert not exact
     gold = completions.scores(task, [task.sources["gold"]])["gold"]
-    assert mean_and_spread(weight, learned.score(completions.batch(task))) == pytest.approx(
-        mean_and_spread(weight, gold), abs=1e-9
+    assert mean_and_std(weight, learned.score(completions.batch(task))) == pytest.approx(
+        mean_and_std(weight, gold), abs=1e-9
     )
     assert (learned.low, learned.high) == (-np.inf, np.inf)
 
 
 def test_prompts_are_held_out_whole() -> None:
     task = find_task("Arithmetic")
-    lesson = Lesson(
+    lesson = RewardDataset(
         task, RewardModelConfig(objective="regression", scorer="transformer", width=16, pairs=200)
     )
     _, seen = lesson.draw(0, False, 200)
@@ -339,7 +352,7 @@ def test_prompts_are_held_out_whole() -> None:
 
 
 def test_a_transformers_log_probability_is_a_reward() -> None:
-    from tokenwalk.agents.exact.token_policy import reference_on_tokens
+    from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
     from tokenwalk.envs.rewards.log_prob import LogProbSource
 
     every = enumerate_completions(FLATTERY)
@@ -380,7 +393,7 @@ def prompted_task() -> Task:
     ],
 )
 def test_a_linear_reward_is_a_machine_at_any_length(task: Task, config: RewardModelConfig) -> None:
-    learned, _ = train_reward_model(Lesson(task, config), replace(QUICK, updates=50))
+    learned, _ = train_reward_model(RewardDataset(task, config), replace(QUICK, updates=50))
     machine = learned.as_machine(task.vocabulary, task.horizon, task.prompt_ids)
     assert machine is not None
     assert machine.machine.n_states <= 2 * (task.vocabulary.size + 1)
@@ -395,5 +408,5 @@ def test_the_least_of_several_and_a_transformer_are_no_machine() -> None:
         RewardModelConfig(members=2, combine="min", pairs=100),
         RewardModelConfig(scorer="transformer", width=16, n_layers=1, pairs=100),
     ):
-        learned, _ = train_reward_model(Lesson(FLATTERY, config), replace(QUICK, updates=5))
+        learned, _ = train_reward_model(RewardDataset(FLATTERY, config), replace(QUICK, updates=5))
         assert learned.as_machine(FLATTERY.vocabulary, FLATTERY.horizon, FLATTERY.prompt_ids) is None

@@ -69,7 +69,7 @@ def short_prompts() -> Task:
     return Task("Prompts", word, 3, token_weights([0.0, 1.0, 0.0]), prompts=("", "a", "abb"))
 
 
-def lanes_of(source: str | Task, count: int = 2) -> TokenIds:
+def envs_of(source: str | Task, count: int = 2) -> TokenIds:
     """Return lanes of the id or of the task ``source``."""
     if isinstance(source, Task):
         return TokenIds(make_vec_env("tokenwalk/TokenGeneration-v0", count, {"task": source}))
@@ -89,7 +89,7 @@ def some_ids(task: Task, rng: np.random.Generator, count: int = 200) -> TokenArr
 @pytest.mark.parametrize("trigrams", [False, True])
 @pytest.mark.parametrize("source", [KEYWORD, ARITHMETIC, large_task(), short_prompts()])
 def test_the_columns_are_those_counted_by_hand(source: str | Task, trigrams: bool) -> None:
-    env = lanes_of(source)
+    env = envs_of(source)
     task = task_of(env.venv)
     assert task is not None
     pad = task.vocabulary.pad
@@ -104,7 +104,7 @@ def test_the_columns_are_those_counted_by_hand(source: str | Task, trigrams: boo
 
 def test_trigrams_do_not_reach_across_a_gap_and_have_an_order() -> None:
     task = short_prompts()
-    bare = TokenFeatures(lanes_of(task).observation_space, None, trigrams=True)
+    bare = TokenFeatures(envs_of(task).observation_space, None, trigrams=True)
     gap, reverse = [0, 3, 3, 1, 1, 2], [0, 1, 1, 2, 3, 3]
     counts = bare(torch.tensor([gap, reverse]).float())[:, -27:].tolist()
     assert [counts[0].index(1), sum(counts[0])] == [1 * 9 + 1 * 3 + 2, 1]  # "bb<eos>" alone
@@ -115,7 +115,7 @@ def test_trigrams_do_not_reach_across_a_gap_and_have_an_order() -> None:
 
 
 def test_a_text_of_two_tokens_has_no_trigrams() -> None:
-    space = lanes_of(
+    space = envs_of(
         Task("Two", Vocabulary.of_characters("ab"), 2, token_weights([0, 1, 0]))
     ).observation_space
     assert [TokenFeatures(space, None, trigrams).features_dim for trigrams in (False, True)] == [
@@ -125,7 +125,7 @@ def test_a_text_of_two_tokens_has_no_trigrams() -> None:
 
 @pytest.mark.parametrize("source", [ARITHMETIC, large_task(), short_prompts()])
 def test_looking_trigrams_up_is_multiplying_by_their_columns(source: str | Task) -> None:
-    env = lanes_of(source)
+    env = envs_of(source)
     task = task_of(env.venv)
     assert task is not None
     torch.manual_seed(0)
@@ -149,7 +149,7 @@ def test_looking_trigrams_up_is_multiplying_by_their_columns(source: str | Task)
 
 @pytest.mark.parametrize("trigrams", [False, True])
 def test_what_was_found_once_is_taken_like_the_ids(trigrams: bool) -> None:
-    env = lanes_of(ARITHMETIC)
+    env = envs_of(ARITHMETIC)
     task = task_of(env.venv)
     assert task is not None
     features = TokenFeatures(env.observation_space, 5, trigrams)

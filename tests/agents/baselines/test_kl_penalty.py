@@ -12,20 +12,20 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 import tokenwalk  # noqa: F401 - registers the ids
+from tokenwalk.agents.baselines.as_policy import ModelPolicy
+from tokenwalk.agents.baselines.callbacks import Model
 from tokenwalk.agents.baselines.configs import default_config
 from tokenwalk.agents.baselines.kl_penalty import KLPenalty
-from tokenwalk.agents.baselines.policies import ModelPolicy
-from tokenwalk.agents.baselines.reporting import Model
 from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
-from tokenwalk.agents.exact.completions import enumerate_completions
-from tokenwalk.agents.exact.token_evaluation import TokenEvaluation, evaluate_tokens
-from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.exact_tokens.completions import enumerate_completions
+from tokenwalk.agents.exact_tokens.token_evaluation import TokenEvaluation, evaluate_tokens
+from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.reference import ReferencePolicy
 from tokenwalk.envs.rewards.builders import token_weights
 from tokenwalk.envs.rewards.source import TokenBatch
 from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import TokenModel, compose
-from tokenwalk.envs.transition import FloatArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 FLATTERY, ANY = "tokenwalk/Flattery-v0", "tokenwalk/TokenGeneration-v0"
@@ -63,7 +63,7 @@ def masked_bigram() -> Task:
     return Task("Masked", vocabulary, 5, gold, reference=reference, prompts=("a", "bb"))
 
 
-def every_lane(env_id: str, num_envs: int, args: dict[str, Any], native: bool) -> VecEnv:
+def every_env(env_id: str, num_envs: int, args: dict[str, Any], native: bool) -> VecEnv:
     if native:
         return make_vec_env(env_id, num_envs, args)
     return DummyVecEnv([partial(gym.make, env_id, **args)] * num_envs)
@@ -84,7 +84,7 @@ def test_each_token_costs_its_log_ratio_under_the_policy_that_took_it(
 ) -> None:
     # A weight of 0: what the lanes give is the penalty alone.
     found = find_task(task)
-    env = every_lane(ANY, 8, {"task": found, "reward": [("gold", 0.0)]}, native)
+    env = every_env(ANY, 8, {"task": found, "reward": [("gold", 0.0)]}, native)
     config = replace(default_config(agent, ANY), num_envs=8, rollout_steps=32, kl_coef=KL_COEF)
     model = build(agent, env, config, seed=0)
     recording = Recording()

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 
 import tokenwalk  # noqa: F401 - registers the ids
+from tokenwalk.agents.baselines.callbacks import Model
 from tokenwalk.agents.baselines.configs import AGENTS, A2CConfig, Config, DQNConfig, Features, PPOConfig
 from tokenwalk.agents.baselines.parameters import load, save
-from tokenwalk.agents.baselines.reporting import Model
 from tokenwalk.agents.baselines.sb3 import UnsupportedSpaceError, build, make_vec_env, train
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 

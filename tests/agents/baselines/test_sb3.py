@@ -13,9 +13,9 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import tokenwalk  # noqa: F401 - registers the ids
+from tokenwalk.agents.baselines.as_policy import policy_table
+from tokenwalk.agents.baselines.callbacks import Model
 from tokenwalk.agents.baselines.configs import AGENTS, A2CConfig, Config, DQNConfig, PPOConfig, default_config
-from tokenwalk.agents.baselines.policies import policy_table
-from tokenwalk.agents.baselines.reporting import Model
 from tokenwalk.agents.baselines.sb3 import (
     UnsupportedSpaceError,
     agent_of,

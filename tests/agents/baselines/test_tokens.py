@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 import tokenwalk  # noqa: F401 - registers the ids
+from tokenwalk.agents.baselines.as_policy import ModelPolicy
 from tokenwalk.agents.baselines.configs import default_config, default_steps
-from tokenwalk.agents.baselines.policies import ModelPolicy
 from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
-from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
-from tokenwalk.agents.exact.token_policy import reference_on_tokens
+from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
+from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.envs.tasks import find_task
 from tokenwalk.envs.token_model import TokenModel, compose
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecEnv
 from vector_checker import assert_same
 
 import tokenwalk  # noqa: F401 - registers the ids
-from tokenwalk.agents.baselines.vec_env import NativeVecEnv, UnsupportedVectorEnvError, lane_infos
+from tokenwalk.agents.baselines.vec_env import NativeVecEnv, UnsupportedVectorEnvError, env_infos
 
 B = 3
 WALKS: list[tuple[str, dict[str, Any], int]] = [  # id, arguments, steps
@@ -195,8 +195,8 @@ class CountdownVector(VectorEnv[Any, Any, Any]):
         options = dict(options or {})
         mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
         for lane in np.flatnonzero(mask):
-            lane_seed = None if seed is None else seed + int(lane)
-            self.buffer[lane], _ = self.lanes[lane].reset(seed=lane_seed, options=options)
+            env_seed = None if seed is None else seed + int(lane)
+            self.buffer[lane], _ = self.lanes[lane].reset(seed=env_seed, options=options)
         left = np.array([lane.left for lane in self.lanes])
         return self.buffer, {"action_mask": self.action_masks(), "left": left, "_left": mask}
 
@@ -362,9 +362,9 @@ def test_infos_are_taken_apart_lane_by_lane() -> None:
         "_own": np.array([7, 8]),
         "word": "same",
     }
-    assert lane_infos(info, 2) == [
+    assert env_infos(info, 2) == [
         {"some": 1.0, "all": 3, "nested": {}, "_own": 7, "word": "same"},
         {"all": 4, "nested": {"deep": 6}, "_own": 8, "word": "same"},
     ]
-    fresh = partial(lane_infos, {}, 2)
+    fresh = partial(env_infos, {}, 2)
     assert fresh()[0] is not fresh()[0]

@@ -6,11 +6,11 @@ import torch
 
 from tokenwalk.agents.policy_gradient.advantages import (
     dead_groups,
-    generalized,
-    group_centred,
-    group_standardized,
-    leave_one_out,
-    to_go,
+    dr_grpo_advantage,
+    gae,
+    grpo_advantage,
+    reward_to_go,
+    rloo_advantage,
 )
 
 REWARDS = torch.tensor(np.random.default_rng(0).normal(size=(5, 4)))
@@ -22,7 +22,7 @@ def test_leaving_one_out_is_the_mean_of_the_others_that_still_write() -> None:
     length[0] = [4, 2, 2, 1]  # at times 2 and 3 the first writes alone
     written = torch.tensor(np.arange(4) < length[:, :, None])
     returns = torch.tensor(rng.normal(size=(5, 4, 4))) * written
-    found = leave_one_out(returns, written)
+    found = rloo_advantage(returns, written)
     for group, one, time in np.ndindex(5, 4, 4):
         others = [other for other in range(4) if other != one]
         writing = [float(returns[group, other, time]) for other in others if written[group, other, time]]
@@ -33,29 +33,29 @@ def test_leaving_one_out_is_the_mean_of_the_others_that_still_write() -> None:
 
 def whole(rewards: torch.Tensor) -> torch.Tensor:
     """Return RLOO's advantages of completions of one token."""
-    return leave_one_out(rewards[:, :, None], torch.ones(*rewards.shape, 1, dtype=torch.bool))[:, :, 0]
+    return rloo_advantage(rewards[:, :, None], torch.ones(*rewards.shape, 1, dtype=torch.bool))[:, :, 0]
 
 
 def test_a_mean_with_oneself_in_it_has_the_same_direction_and_less_of_it() -> None:
-    assert torch.allclose(group_centred(REWARDS), whole(REWARDS) * 3 / 4)
+    assert torch.allclose(dr_grpo_advantage(REWARDS), whole(REWARDS) * 3 / 4)
 
 
 def test_what_is_paid_at_the_end_of_texts_of_all_lengths_teaches_nothing_where_it_is_the_same() -> None:
     written = torch.tensor(np.arange(4) < np.array([4, 2, 2, 1, 3])[:, None])[None]
     for value in (0.1, 1 / 3, -7.7):
-        assert not leave_one_out(value * written, written).any()
+        assert not rloo_advantage(value * written, written).any()
     returns = 0.1 * written
     returns[0, 1] *= 2
-    assert leave_one_out(returns, written)[0, 1, :2].all()
+    assert rloo_advantage(returns, written)[0, 1, :2].all()
 
 
 def test_standardised_groups_have_spread_one() -> None:
-    found = group_standardized(REWARDS, epsilon=0.0)
+    found = grpo_advantage(REWARDS, epsilon=0.0)
     assert torch.allclose(found.square().mean(dim=1), torch.ones(5, dtype=torch.float64))
     assert torch.allclose(found.mean(dim=1), torch.zeros(5, dtype=torch.float64), atol=1e-12)
 
 
-@pytest.mark.parametrize("of", [whole, group_standardized, group_centred])
+@pytest.mark.parametrize("of", [whole, grpo_advantage, dr_grpo_advantage])
 @pytest.mark.parametrize("value", [0.1, 1 / 3, -7.7, 0.0])
 def test_a_group_that_is_all_paid_the_same_teaches_exactly_nothing(of: object, value: float) -> None:
     assert callable(of)
@@ -75,7 +75,7 @@ def test_dead_groups_are_counted_for_each_time_apart() -> None:
 
 
 def test_rewards_to_go_are_sums_from_each_token_on() -> None:
-    assert to_go(torch.tensor([[1.0, 2.0, 4.0]])).tolist() == [[7.0, 6.0, 4.0]]
+    assert reward_to_go(torch.tensor([[1.0, 2.0, 4.0]])).tolist() == [[7.0, 6.0, 4.0]]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.95, 1.0])
@@ -85,7 +85,7 @@ def test_generalised_advantages_are_their_defining_sum(decay: float) -> None:
     written = torch.tensor([[time < n for time in range(horizon)] for n in length])
     rewards = torch.tensor(rng.normal(size=(3, 4))) * written
     values = torch.tensor(rng.normal(size=(3, 4)))
-    found = generalized(rewards, values, written, decay)
+    found = gae(rewards, values, written, decay)
     for row, n in enumerate(length):
         after = [*values[row, 1:n].tolist(), 0.0]  # the end of the task is worth nothing
         delta = [float(rewards[row, t]) + after[t] - float(values[row, t]) for t in range(n)]
@@ -98,4 +98,4 @@ def test_generalised_advantages_are_their_defining_sum(decay: float) -> None:
 def test_without_decay_they_are_the_whole_return_less_the_value() -> None:
     rewards, values = torch.rand(2, 5), torch.rand(2, 5)
     written = torch.ones(2, 5, dtype=torch.bool)
-    assert torch.allclose(generalized(rewards, values, written, 1.0), to_go(rewards) - values, atol=1e-6)
+    assert torch.allclose(gae(rewards, values, written, 1.0), reward_to_go(rewards) - values, atol=1e-6)

@@ -10,7 +10,7 @@ from random_tasks import random_task
 
 from tokenwalk.agents.backprop.configs import LMConfig
 from tokenwalk.agents.backprop.lm import TokenLM, fresh_lm, reference_lm
-from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
+from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
 from tokenwalk.agents.policy_gradient.config import Algorithm, Placement, PolicyGradientConfig
 from tokenwalk.agents.policy_gradient.gradients import (
     Comparison,

@@ -12,10 +12,10 @@ from random_tasks import random_task
 from tokenwalk.agents.backprop.configs import LMConfig
 from tokenwalk.agents.backprop.descent import NonFiniteLossError
 from tokenwalk.agents.backprop.lm import TokenLM, fresh_lm, reference_lm
-from tokenwalk.agents.exact.completions import Completions, log_prob_of
-from tokenwalk.agents.exact.token_evaluation import evaluate_tokens
-from tokenwalk.agents.exact.token_policy import reference_on_tokens
-from tokenwalk.agents.exact.tree import optimal_value
+from tokenwalk.agents.exact_tokens.completions import Completions, log_prob_of
+from tokenwalk.agents.exact_tokens.exact_tables import optimal_value
+from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
+from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.agents.policy_gradient.config import ALGORITHMS, Algorithm, PolicyGradientConfig
 from tokenwalk.agents.policy_gradient.trainer import PolicyGradient
 from tokenwalk.envs.reference import ReferencePolicy

@@ -12,11 +12,11 @@ from tokenwalk.agents.exact.dynamic_programming import evaluate_policy, solve
 from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
 from tokenwalk.agents.tabular.config import Backup, QLearningConfig
 from tokenwalk.agents.tabular.defaults import default_config
-from tokenwalk.agents.tabular.policies import epsilon_greedy_policy
+from tokenwalk.agents.tabular.greedy import epsilon_greedy_policy
 from tokenwalk.agents.tabular.q_learning import QLearning
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.registration import discount_of
 from tokenwalk.envs.tabular import TabularMDP, tabular_mdp
-from tokenwalk.envs.transition import FloatArray
 
 GOLD = {"gold": 1.0}
 TAXI = "Taxi-v4" if "Taxi-v4" in gym.registry else "Taxi-v3"

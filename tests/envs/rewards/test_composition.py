@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.composition import Composition
 from tokenwalk.envs.rewards.source import SourceContractError, TokenBatch
-from tokenwalk.envs.transition import FloatArray
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.builders import keyword, token_weights
 from tokenwalk.envs.rewards.derived import Clipped, Gated, clipped, gated
 from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.rewards.source import MachineSource, Source, SourceContractError, TokenBatch, score_tokens
 from tokenwalk.envs.tasks import find_task
-from tokenwalk.envs.transition import FloatArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 ABC, HORIZON = Vocabulary.of_characters("abc"), 6

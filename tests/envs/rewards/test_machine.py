@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.rewards.automaton import TooManyStatesError, partition, product
 from tokenwalk.envs.rewards.machine import RewardMachine
-from tokenwalk.envs.transition import FloatArray, IntArray
 
 V, H = 4, 5  # token 3 is <eos>
 seeds = st.integers(0, 2**32 - 1)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from random_tasks import random_task
 
 import tokenwalk  # noqa: F401 - registers the ids
-from tokenwalk.agents.exact.completions import enumerate_completions
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.invariance import compare_optima, reachable
+from tokenwalk.agents.exact_tokens.completions import enumerate_completions
+from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.rewards.log_prob import LogProbSource
 from tokenwalk.envs.rewards.machine import RewardMachine
@@ -26,7 +27,6 @@ from tokenwalk.envs.rewards.shaping import shaping_reward
 from tokenwalk.envs.rewards.source import MachineSource, Potential, TokenBatch, score_tokens
 from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import TokenModel, compose
-from tokenwalk.envs.transition import FloatArray
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -209,7 +209,7 @@ def test_a_learned_source_has_golds_mean_and_spread_and_is_copied_by_no_spec() -
 
 
 def test_the_log_probability_source_adds_up_to_that_of_the_completion() -> None:
-    from tokenwalk.agents.exact.token_policy import reference_on_tokens
+    from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 
     task = find_task("Flattery")
     source = LogProbSource("fluency", reference_on_tokens(task).log_probs, task.vocabulary)

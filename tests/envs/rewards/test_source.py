@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.rewards.builders import exact_answers, from_step_function, keyword
 from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.rewards.source import (
@@ -20,7 +21,6 @@ from tokenwalk.envs.rewards.source import (
     score_strictly,
     score_tokens,
 )
-from tokenwalk.envs.transition import FloatArray, IntArray
 from tokenwalk.envs.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.of_characters("abc")

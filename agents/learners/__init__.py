@@ -1,0 +1,1 @@
+"""Every agent behind one protocol, and the one registry of their names."""

@@ -1,0 +1,1 @@
+"""``tokenwalk benchmark``: speed against peers, as ratios in one run."""

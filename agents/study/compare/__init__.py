@@ -1,0 +1,1 @@
+"""``tokenwalk compare``: agents times rewards times seeds."""

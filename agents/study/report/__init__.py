@@ -1,0 +1,1 @@
+"""``tokenwalk report``: one page with pictures of what runs reached."""

@@ -1,0 +1,1 @@
+"""``tokenwalk train``: from a request to a run folder."""

@@ -1,0 +1,194 @@
+"""``make studies``: measures the studies of docs/ again and draws their pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import tyro
+
+from tokenwalk.scripts.console import note, parse, print_json, print_table
+from tokenwalk.scripts.main import run_command
+
+NAMES = ("password", "overoptimization", "policies", "sizes", "placements")
+
+
+@dataclass(frozen=True)
+class StudiesArguments:
+    """Measure the studies of docs/ again (minutes) and draw their pictures."""
+
+    names: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="")
+    ] = ()
+    """password, overoptimization, policies, sizes, placements (default: all)"""
+    out: Path = Path("docs")
+    """the folder of the pictures"""
+    runs: int = 16
+    """of Password, in each of its conditions"""
+    seeds: int = 3
+    """of PPO, for each labeller"""
+    json: bool = False
+    """print one JSON object"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``make studies``."""
+    arguments = parse(StudiesArguments, "studies", argv)
+    names = arguments.names or NAMES
+    if unknown := [name for name in names if name not in NAMES]:
+        raise ValueError(f"no study is called {unknown[0]!r}: there are {', '.join(NAMES)}")
+    import torch
+
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    if "password" in names:
+        found["password"] = _password(arguments)
+    if "overoptimization" in names:
+        found["overoptimization"] = _overoptimization(arguments)
+    if "policies" in names:
+        found["policies"] = _policies(arguments)
+    if "sizes" in names:
+        found["sizes"] = _sizes(arguments)
+    if "placements" in names:
+        found["placements"] = _placements(arguments)
+    if arguments.json:
+        print_json(found)
+    return 0
+
+
+def _password(arguments: StudiesArguments) -> list[Any]:
+    from tokenwalk.agents.study.report.charts import plot_password
+    from tokenwalk.scripts.studies.password import as_json, conditions, time_to_solve, train_potential
+
+    with TemporaryDirectory() as folder:
+        note("training the potential ...")
+        trained = train_potential(Path(folder) / "value")
+        rows = []
+        for condition in conditions(trained):
+            label = f"{condition.name}, on {condition.observation}"
+            solved = time_to_solve(
+                condition,
+                arguments.runs,
+                lambda run, episodes, label=label: note(f"{label}, run {run}: {episodes:,.0f}"),  # type: ignore[misc]
+            )
+            rows.append(as_json(solved))
+    plot_password(rows, arguments.out / "password.png")
+    if not arguments.json:
+        columns = ("name", "observation", "median_episodes", "median_steps")
+        print_table(
+            columns,
+            [[row[column] for column in columns] for row in rows],
+            title="Password: until it is solved",
+        )
+    return rows
+
+
+def _overoptimization(arguments: StudiesArguments) -> list[Any]:
+    from tokenwalk.agents.study.report.charts import plot_overoptimization
+    from tokenwalk.scripts.studies.overoptimization import as_json, measure
+
+    rows = [as_json(one) for one in measure(seeds=arguments.seeds, told=lambda stage: note(f"{stage} ..."))]
+    plot_overoptimization(rows, arguments.out / "overoptimization.png")
+    if not arguments.json:
+        print_table(
+            (
+                "liked",
+                "accuracy",
+                "correlation",
+                "peak gold",
+                "at KL",
+                "proxy",
+                "gold",
+                "Q-learning",
+                "PPO",
+                "least of 5",
+                "penalty",
+            ),
+            [
+                (
+                    row["liked"],
+                    row["accuracy"],
+                    row["correlation"],
+                    row["peak_gold"],
+                    row["peak_kl"],
+                    row["alone"]["proxy"],
+                    row["alone"]["gold"],
+                    row["q_learning"]["gold"],
+                    row["ppo"]["gold"][-1],
+                    row["ensemble"]["gold"],
+                    row["guarded"]["gold"],
+                )
+                for row in rows
+            ],
+            title="Flattery: gold of what is learned from a labeller who likes praise",
+        )
+    return rows
+
+
+def _policies(arguments: StudiesArguments) -> list[Any]:
+    from tokenwalk.agents.study.report.charts import plot_policies
+    from tokenwalk.scripts.studies.policies import measure
+
+    with TemporaryDirectory() as folder:
+        panels = measure(Path(folder), told=note)
+    plot_policies(panels, arguments.out / "policies.png")
+    if not arguments.json:
+        rows = [
+            (
+                panel["task"],
+                panel["reward"],
+                *(run[key] for key in ("kl_coef", "kl", "proxy", "gold", "seconds")),
+            )
+            for panel in panels
+            for run in panel["runs"]
+        ]
+        columns = ("task", "paid by", "kl_coef", "kl", "paid", "gold", "seconds")
+        print_table(columns, rows, title="policies trained by RLOO")
+        fits = [
+            (
+                panel["task"],
+                panel["reward"],
+                form,
+                *(fit[key] for key in ("alpha", "beta", "peak_kl", "residual")),
+            )
+            for panel in panels
+            for form, fit in panel["fits"].items()
+        ]
+        print_table(
+            ("task", "paid by", "form", "a", "b", "peak KL", "residual"), fits, title="fitted to their gold"
+        )
+    return panels
+
+
+def _sizes(arguments: StudiesArguments) -> list[Any]:
+    from tokenwalk.agents.study.report.charts import plot_sizes
+    from tokenwalk.scripts.studies.language_studies import model_sizes
+
+    rows = [vars(one) for one in model_sizes(told=note)]
+    plot_sizes(rows, arguments.out / "sizes.png")
+    if not arguments.json:
+        columns = ("n_layers", "width", "parameters", "floor", "excess", "seconds")
+        print_table(
+            columns, [[row[column] for column in columns] for row in rows], title="Lexicon, pre-trained"
+        )
+    return rows
+
+
+def _placements(arguments: StudiesArguments) -> list[Any]:
+    from tokenwalk.agents.study.report.charts import plot_placements
+    from tokenwalk.scripts.studies.language_studies import kl_placements
+
+    rows = [vars(one) for one in kl_placements(told=note)]
+    plot_placements(rows, arguments.out / "placements.png")
+    if not arguments.json:
+        shown = [
+            (row["placement"], row["seed"], row["regret"][len(row["regret"]) // 2], row["regret"][-1])
+            for row in rows
+        ]
+        print_table(("KL", "seed", "regret half way", "regret at the end"), shown, title="Flattery, RLOO")
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("studies.run_studies"))

@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
 PYTHON :=
+PYTEST_OPTIONS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help $(VENV) train test lint bench claims studies clean
+.PHONY: help $(VENV) train test coverage lint bench deep claims studies clean
 
 help:  ## show this list
 	@echo "tokenwalk: a gym in which every environment knows its exact answer"
@@ -39,19 +40,28 @@ train: $(STAMP)  ## train the first agents and learned rewards and print them be
 	@$(BIN)/python scripts/first_run.py
 
 test: $(STAMP)  ## run the fast tests (the slow ones: .ci/run)
-	@$(BIN)/python -m pytest -q -m "not slow and not long" -n auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -q -m "not slow and not deep" -n auto --maxprocesses 4 --dist loadfile $(PYTEST_OPTIONS)
 
-lint: $(STAMP)  ## check style, format and types
+coverage: $(STAMP)  ## run the fast tests with coverage and compare each room with its minimum
+	@$(MAKE) --no-print-directory test PYTEST_OPTIONS="--cov --cov-report=json:build/coverage.json"
+	@$(BIN)/python tests/coverage_floors.py
+
+lint: $(STAMP)  ## check style, format, types and spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy tests
+	$(BIN)/codespell
 
 bench: $(STAMP)  ## measure speed against Gymnasium's, SB3's and a textbook's
 	@$(BIN)/tokenwalk benchmark
 
-claims: $(STAMP)  ## measure the learning claims of the README again, and run the long commands of docs/ (40 minutes)
+deep: $(STAMP)  ## run the commands of README and docs/ that take minutes: before a release
+	@$(BIN)/python -m pytest -q -rs -m deep --durations=0
+
+claims: $(STAMP)  ## measure the learning claims of the README again, then make deep (40 minutes)
 	@$(BIN)/python scripts/studies/run_claims.py
-	@$(BIN)/python -m pytest -q -rs -m long --durations=0
+	@$(MAKE) --no-print-directory deep
 
 studies: $(STAMP)  ## measure the studies of docs/ again and draw their pictures (minutes)
 	@$(BIN)/python scripts/studies/run_studies.py

@@ -1,4 +1,4 @@
-"""The checks at the doors: each returns the converted value, or raises an error with the value, the range and the fix."""
+"""Checks of arguments: each returns the converted value, or raises an error with the value, the range and the fix."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ Choice = TypeVar("Choice")
 
 
 class InvalidActionError(ValueError, gym.error.InvalidAction):
-    """An action that the environment does not take. The environment's state is as it was."""
+    """An action outside the action space. The environment's state is unchanged."""
 
 
 class EpisodeEndedError(ValueError, gym.error.ResetNeeded):
-    """A step before the first reset or after termination. The environment's state is as it was."""
+    """A step before the first reset or after termination. The environment's state is unchanged."""
 
 
 def check_action(action: object, n_actions: int) -> int:
@@ -43,7 +43,7 @@ def check_action(action: object, n_actions: int) -> int:
 
 
 def check_actions(actions: object, num_envs: int, n_actions: int) -> IntArray:
-    """Return ``actions`` as int64 [num_envs], each in 0..n_actions-1. Raises InvalidActionError, naming the lane."""
+    """Return ``actions`` as int64 [num_envs], each in 0..n_actions-1. Raises InvalidActionError otherwise."""
     try:
         array = np.asarray(actions)
     except ValueError:  # a ragged list
@@ -55,33 +55,28 @@ def check_actions(actions: object, num_envs: int, n_actions: int) -> IntArray:
     checked: IntArray = array.astype(np.int64, copy=False)
     # Read without sign, a negative action is a huge one: a single pass finds both ends of the range.
     if checked.view(np.uint64).max() >= n_actions:
-        lane = int(np.flatnonzero((array < 0) | (array >= n_actions))[0])
+        env_index = int(np.flatnonzero((array < 0) | (array >= n_actions))[0])
         raise InvalidActionError(
-            f"action {int(array[lane])} of lane {lane} is out of range: give integers from 0 to {n_actions - 1}"
+            f"action {int(array[env_index])} of sub-environment {env_index} is out of range: "
+            f"give integers from 0 to {n_actions - 1}"
         )
     return checked
 
 
 def check_num_envs(num_envs: object) -> int:
-    """Return the number of lanes. Raises ValueError unless it is an integer of 1 or more."""
-    if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
-        raise ValueError(f"num_envs is {num_envs!r}: give an integer of 1 or more")
-    return int(num_envs)
+    """Return the number of sub-environments. Raises ValueError unless it is an integer of 1 or more."""
+    return check_count("num_envs", num_envs)
 
 
 def check_time_limit(max_episode_steps: object) -> int | None:
-    """Return the limit, None for None or -1 (``gym.make``'s word for none). Raises ValueError for anything else below 1."""
+    """Return the limit, or None for no limit: None, or -1 as in ``gym.make``.
+
+    Raises:
+        ValueError: neither None, -1 nor an integer of 1 or more.
+    """
     if max_episode_steps is None or max_episode_steps == -1:
         return None
-    if (
-        isinstance(max_episode_steps, bool)
-        or not isinstance(max_episode_steps, (int, np.integer))
-        or max_episode_steps < 1
-    ):
-        raise ValueError(
-            f"max_episode_steps is {max_episode_steps!r}: give an integer of 1 or more, or None for no limit"
-        )
-    return int(max_episode_steps)
+    return check_count("max_episode_steps", max_episode_steps, none_means="no limit")
 
 
 def check_render_mode(render_mode: str | None) -> str | None:
@@ -92,12 +87,8 @@ def check_render_mode(render_mode: str | None) -> str | None:
 
 
 def check_seed(seed: object) -> int:
-    """Return ``seed`` as an int. Raises ValueError if it is negative or no integer."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(
-            f"seed {seed!r} is not accepted: give an integer of 0 or more, or None for a random one"
-        )
-    return int(seed)
+    """Return ``seed`` as an int. Raises ValueError unless it is an integer of 0 or more."""
+    return check_count("seed", seed, low=0, none_means="a random one")
 
 
 def check_number(
@@ -130,14 +121,21 @@ def check_number(
     raise ValueError(f"{name} is {value!r}: give a finite number {' and '.join(bounds)}".rstrip())
 
 
-def check_count(name: str, value: object, low: int = 1) -> int:
+def check_count(name: str, value: object, low: int = 1, none_means: str = "") -> int:
     """Return ``value`` as an int: accepts int and numpy's integers, but no bool.
+
+    Args:
+        name: of the setting, for the error message.
+        value: what was given.
+        low: smallest integer allowed.
+        none_means: what None means to the caller, for the error message; "" where None is not allowed.
 
     Raises:
         ValueError: ``value`` is not an integer of ``low`` or more.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise ValueError(f"{name} is {value!r}: give an integer of {low} or more")
+        or_none = f", or None for {none_means}" if none_means else ""
+        raise ValueError(f"{name} is {value!r}: give an integer of {low} or more{or_none}")
     return int(value)
 
 
@@ -148,7 +146,8 @@ def check_choice(name: str, value: object, choices: Sequence[Choice]) -> Choice:
         ValueError: none of them does.
     """
     for choice in choices:
-        if type(value) is type(choice) and value == choice:
+        same_kind = isinstance(value, type(choice)) and isinstance(value, bool) == isinstance(choice, bool)
+        if same_kind and value == choice:
             return choice
     shown = [str(choice) for choice in choices]
     wanted = " or ".join(shown) if len(shown) <= 2 else f"one of {', '.join(shown)}"

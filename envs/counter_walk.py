@@ -1,7 +1,7 @@
-"""The documented counter-walk, made safe: an integer that one action raises and the other lowers.
+"""The counter-walk: one action adds 1 to an integer, the other subtracts 1.
 
-This is the file to imitate for a new environment: a model with one pure batched transition, a scalar environment
-that walks the tables enumerated from it, and a vector environment that calls it.
+This file is the example for a new environment: a model with one pure batched transition, a scalar environment that
+reads the tables enumerated from it, and a vector environment that calls it.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,9 @@ from tokenwalk.envs.checks import (
     EpisodeEndedError,
     check_action,
     check_actions,
+    check_count,
     check_num_envs,
+    check_number,
     check_render_mode,
     check_seed,
     check_time_limit,
@@ -33,7 +35,7 @@ ADD, SUBTRACT = 0, 1
 
 @dataclass(frozen=True)
 class CounterWalkModel:
-    """The walk as a finite model: S = ``n_states``, A = 2, K = 2 if ``slip`` > 0 else 1 (outcome 1: the opposite happens).
+    """The walk as a finite model: S = ``n_states``, A = 2, K = 2 if ``slip`` > 0, else 1 (outcome 1: the opposite action).
 
     Raises:
         ValueError: fewer than 2 states, ``start`` or ``goal`` outside them, ``slip`` outside [0, 1), or a walk that
@@ -48,15 +50,12 @@ class CounterWalkModel:
 
     def __post_init__(self) -> None:
         for name, low in (("n_states", 2), ("start", 0), ("goal", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-                raise ValueError(f"{name} is {value!r}: give an integer of {low} or more")
+            value = check_count(name, getattr(self, name), low)
             if name != "n_states" and value >= self.n_states:
                 raise ValueError(
                     f"{name} is {value}: give a state from 0 to {self.n_states - 1}, or raise n_states"
                 )
-        if isinstance(self.slip, bool) or not isinstance(self.slip, (int, float)) or not 0 <= self.slip < 1:
-            raise ValueError(f"slip is {self.slip!r}: give a probability of at least 0 and below 1")
+        check_number("slip", self.slip, 0.0, 1.0, high_open=True)
         if not isinstance(self.terminate_at_goal, bool):
             raise ValueError(f"terminate_at_goal is {self.terminate_at_goal!r}: give True or False")
         if self.terminate_at_goal and self.start == self.goal:
@@ -76,15 +75,15 @@ class CounterWalkModel:
 
     @property
     def start_distribution(self) -> FloatArray:
-        """Return a one at the start, [S]."""
+        """Return 1 at the start state and 0 elsewhere, float64 [S]."""
         one_hot: FloatArray = np.eye(self.n_states)[self.start]
         return one_hot
 
     def transition(self, state: IntArray, action: IntArray, outcome: IntArray | int) -> Transition:
-        """Return the step of B lanes: ``state`` [B] in 0..S-1, ``action`` [B] in 0..1, ``outcome`` [B] (1: slipped)."""
-        lowers = (action ^ outcome) if self.slip > 0 else action  # 1 where the counter goes down
-        row = state + state + lowers
-        next_state = self._arrival.take(row)
+        """Return the step of ``state`` [B] in 0..S-1 under ``action`` [B] in 0..1 with ``outcome`` [B] (1: slipped)."""
+        lowers = (action ^ outcome) if self.slip > 0 else action  # [B], 1 where the counter goes down
+        row = state + state + lowers  # [B]
+        next_state = self._arrival.take(row)  # [B]
         terminated = (
             next_state == self.goal if self.terminate_at_goal else np.zeros(row.shape, dtype=np.bool_)
         )
@@ -92,31 +91,31 @@ class CounterWalkModel:
 
     @cached_property
     def _arrival(self) -> IntArray:
-        """Return where (state, raises) and (state, lowers) lead, [2 S]: gathers are cheaper than clipping a batch."""
+        """Return the next state of (state, add) and (state, subtract), int64 [2 S]: a lookup is faster than clipping."""
         moved = np.arange(self.n_states)[:, None] + np.array([1, -1])
         arrival: IntArray = np.clip(moved, 0, self.n_states - 1).ravel()
         return arrival
 
     @cached_property
     def _gold(self) -> FloatArray:
-        """Return what each arrival pays, [2 S]: +1 on the goal, -1 elsewhere."""
+        """Return the reward of each entry of ``_arrival``, float64 [2 S]: +1 at the goal, -1 elsewhere."""
         return np.where(self._arrival == self.goal, 1.0, -1.0)
 
     def outcome_probability(self, state: IntArray, action: IntArray) -> FloatArray:
-        """Return [B, K]: 1 - slip for the action taken, slip for its opposite."""
+        """Return the probability of each outcome, float64 [B, K]: 1 - slip for the action taken, slip for its opposite."""
         row = np.array([1 - self.slip, self.slip] if self.n_outcomes > 1 else [1.0])
         return np.broadcast_to(row, (len(state), len(row)))
 
 
 class CounterWalkEnv(gym.Env[np.int64, np.int64]):
-    """The counter-walk of the user's document, with walls where the original left its table.
+    """A counter that moves by one in each step, between two walls.
 
     ## Description
-    A counter starts at ``start`` and is raised or lowered by one; walls stop it at 0 and at ``n_states - 1``.
-    The reward pays for being at ``goal``.
+    A counter starts at ``start``. Each action adds or subtracts 1. Walls stop it at 0 and at ``n_states - 1``.
+    The reward is for being at ``goal``.
 
     ## Action Space
-    ``Discrete(2)``: 0 adds one, 1 takes one away. With probability ``slip`` the opposite happens.
+    ``Discrete(2)``: 0 adds one, 1 subtracts one. With probability ``slip`` the opposite action is taken.
 
     ## Observation Space
     ``Discrete(n_states)``: the counter.
@@ -140,11 +139,11 @@ class CounterWalkEnv(gym.Env[np.int64, np.int64]):
     ``CounterWalkLong-v0``: -98 (99 steps at -1, then +1).
 
     ## Arguments
-    ``n_states=3, start=0, goal=1, slip=0.0, terminate_at_goal=False``; ``render_mode="ansi"`` draws the line of
-    states, the counter in brackets, the goal starred.
+    ``n_states=3, start=0, goal=1, slip=0.0, terminate_at_goal=False``; ``render_mode="ansi"`` shows the line of
+    states, the counter in brackets, the goal with a star.
 
     ## References
-    The counter of the second document that tokenwalk started from; as listed there the state is not bounded.
+    None: the environment was made for this package.
 
     ## Version History
     v0: first version.
@@ -170,7 +169,7 @@ class CounterWalkEnv(gym.Env[np.int64, np.int64]):
         self.observation_space = gym.spaces.Discrete(n_states)
         self.action_space = gym.spaces.Discrete(2)
         tables = enumerate_transitions(self.model)
-        # rows[state][action][outcome] is exactly what step returns: one look-up, no arithmetic to disagree with.
+        # rows[state][action][outcome] is exactly what step returns: one lookup, so it cannot disagree with the tables.
         self._rows = [
             [
                 [
@@ -195,7 +194,7 @@ class CounterWalkEnv(gym.Env[np.int64, np.int64]):
     def reset(  # type: ignore[override]
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Start an episode; a ``seed`` starts the count of episodes anew. ``options`` are not used."""
+        """Start an episode; a ``seed`` restarts the count of episodes. ``options`` are not used."""
         seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
         self._clock.begin(seed, self.np_random)
@@ -229,14 +228,14 @@ class CounterWalkEnv(gym.Env[np.int64, np.int64]):
 
 
 class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
-    """B counter-walks stepped as one: lane i is, step for step, a ``CounterWalkEnv`` with the seed ``seed + i``.
+    """B counter-walks stepped together: sub-environment i equals a ``CounterWalkEnv`` with the seed ``seed + i``.
 
-    Autoreset is SAME_STEP: a lane that ends is reset in the same step; its last observation is in
+    Autoreset is SAME_STEP: a sub-environment that ends is reset in the same step; its last observation is in
     ``info["final_obs"]`` under the mask ``info["_final_obs"]``, as with Gymnasium's SyncVectorEnv.
 
     Args:
-        num_envs: B, the number of lanes.
-        max_episode_steps: steps after which a lane is truncated; None (or -1, as in ``gym.make``) never.
+        num_envs: B, the number of sub-environments.
+        max_episode_steps: steps after which a sub-environment is truncated; None (or -1, as in ``gym.make``) for no limit.
         n_states, start, goal, slip, terminate_at_goal, render_mode: as for ``CounterWalkEnv``.
 
     Raises:
@@ -275,7 +274,7 @@ class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[IntArray, dict[str, Any]]:
-        """Start an episode in every lane: (observations int64 [B], {}). ``options`` are not used."""
+        """Start an episode in every sub-environment: (observations int64 [B], {}). ``options`` are not used."""
         seeds = env_seeds(seed, self.num_envs)
         super().reset(seed=None if None in seeds else seeds[0])
         self._clocks.reset(seeds, self.np_random)
@@ -284,14 +283,14 @@ class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
 
     def step(self, actions: Any) -> tuple[IntArray, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Move every counter: (observations int64 [B], rewards float64 [B], terminated [B], truncated [B], info)."""
-        lanes, model = self._clocks, self.model
-        if not lanes.started:
-            raise EpisodeEndedError("the lanes were never started: call reset() before step()")
+        clocks, model = self._clocks, self.model
+        if not clocks.started:
+            raise EpisodeEndedError("the sub-environments were never started: call reset() before step()")
         actions = check_actions(actions, self.num_envs, 2)
-        truncated = lanes.tick()
+        truncated = clocks.tick()
         outcome: IntArray | int = 0
         if self._random:
-            outcome = sample_outcomes(model.outcome_probability(self._state, actions), lanes.draw())
+            outcome = sample_outcomes(model.outcome_probability(self._state, actions), clocks.sample())
         state, terminated, rewards = model.transition(self._state, actions, outcome)
         info: dict[str, Any] = {}
         if np.count_nonzero(terminated) or np.count_nonzero(truncated):  # several times faster than any()
@@ -299,20 +298,20 @@ class CounterWalkVectorEnv(VectorEnv[IntArray, IntArray, Any]):
             final = np.full(self.num_envs, None, dtype=object)
             final[ended] = state[ended]
             info = {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
-            lanes.restart(ended.nonzero()[0])
+            clocks.restart(ended.nonzero()[0])
             state[ended] = model.start
         self._state = state
         return state.copy(), rewards["gold"], terminated, truncated, info
 
     def render(self) -> tuple[str, ...] | None:
-        """Return each lane's line of states (``render_mode="ansi"``), else None."""
+        """Return each sub-environment's line of states (``render_mode="ansi"``), else None."""
         if self.render_mode is None:
             return None
         return tuple(plot_line(int(state), self.model) for state in self._state)
 
 
 def plot_line(state: int, model: CounterWalkModel) -> str:
-    """Return the line of states around ``state``, at most 21 of them: the counter in brackets, the goal starred."""
+    """Return the line of states around ``state``, at most 21 of them: the counter in brackets, the goal with a star."""
     first = max(0, min(state - 10, model.n_states - 21))
     last = min(model.n_states, first + 21)
     cells = [f"{s}*" if s == model.goal else f"{s}" for s in range(first, last)]

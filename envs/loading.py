@@ -1,4 +1,4 @@
-"""What ``FILE.py:NAME`` names: a task, a reward or a potential in somebody's own file."""
+"""Loading of ``FILE.py:NAME``: a task, a reward or a potential in a user's file."""
 
 import importlib.util
 import re
@@ -17,7 +17,7 @@ def is_place(text: str) -> bool:
 
 
 def load_from_file(place: str) -> object:
-    """Return what ``FILE.py:NAME`` names, by running the file; what it prints goes to stderr.
+    """Run the file and return the object of ``FILE.py:NAME``; its output goes to stderr.
 
     Raises:
         ValueError: no such file or no such name in it, or a file that fails while it is run.
@@ -36,7 +36,7 @@ def load_from_file(place: str) -> object:
 
 @cache
 def _run(path: str, place: Path, changed: int) -> ModuleType:  # noqa: ARG001 - part of the cache's key
-    """Return the module of a file, the same each time until it is ``changed``: what it holds is then one object."""
+    """Return the module of a file, cached until it is ``changed``, so that each of its objects exists once."""
     spec = importlib.util.spec_from_file_location(f"tokenwalk_file_{place.stem}", place)
     assert spec is not None  # the name ends in .py
     assert spec.loader is not None

@@ -1,7 +1,7 @@
-"""Reference policies that a finite automaton knows: uniform, independent tokens, n-grams.
+"""Reference policies that are finite automata: uniform, independent tokens, n-grams.
 
-A reference policy is the task's own named policy, the zero of every scale and the anchor of every KL; it is
-not the pre-trained model of an agent.
+A task's reference policy has the normalized score 0, and every KL is measured from it. It is not an agent's
+pre-trained model.
 """
 
 from collections import Counter
@@ -21,14 +21,13 @@ MAX_CONTEXTS = 20_000
 
 @dataclass(frozen=True, eq=False)
 class ReferencePolicy:
-    """A policy that reads the tokens so far through one of C contexts, and which tokens may be taken in each.
+    """A policy whose probabilities depend on one of C contexts, with the available tokens of each context.
 
     Attributes:
         next_context: int64 [C, V]; after ``<eos>``, token V - 1, it is never read.
         probability: float64 [C, V], rows sum to 1.
         start: int64 [1], or [P] with one context per prompt.
-        available: bool [C, V], the task's mask: a token that is False may not be taken by anybody. All True
-            if None.
+        available: bool [C, V], the task's mask: no policy may take a token that is False. All True if None.
 
     Raises:
         ValueError: shapes that disagree, a context out of range, probabilities that are negative or do not
@@ -78,10 +77,10 @@ class ReferencePolicy:
             return np.log(self.probability)
 
     def as_machine(self) -> RewardMachine:
-        """Return the machine that pays each token its log-probability (in nats, 0 or less).
+        """Return the machine whose reward is the log-probability of each token (in nats, 0 or less).
 
         Raises:
-            ValueError: a probability of 0, whose logarithm no reward can be.
+            ValueError: a probability of 0, whose logarithm is not finite.
         """
         if (self.probability == 0).any():
             context, token = np.argwhere(self.probability == 0)[0]
@@ -107,7 +106,7 @@ def uniform(n_tokens: int) -> ReferencePolicy:
 
 
 def independent(probability: npt.ArrayLike) -> ReferencePolicy:
-    """Return the policy that draws every token from ``probability`` [V], whatever came before."""
+    """Return the policy that samples every token from ``probability`` [V], independent of the text."""
     row = np.atleast_2d(np.asarray(probability, dtype=np.float64))
     return ReferencePolicy(np.zeros(row.shape, dtype=np.int64), row, np.zeros(1, dtype=np.int64))
 
@@ -151,7 +150,7 @@ def fit_ngram(
             )
         for place, token in enumerate((*tokens, n_tokens - 1)):
             counts[number[tokens[max(0, place - kept) : place]], token] += 1
-    table = np.full((n_contexts, n_tokens), smoothing)
+    table = np.full((n_contexts, n_tokens), smoothing)  # [C, V]
     for (context, token), count in counts.items():
         table[context, token] += count
     following = [

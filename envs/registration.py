@@ -1,6 +1,7 @@
-"""The one table of ids, what each needs to be registered, and how a name that a person typed becomes an id."""
+"""The one table of ids, their registration, and the id of a name that a user typed."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ class Row:
         return f"{NAMESPACE}/{self.name}"
 
 
-def _token_row(name: str, task: str) -> Row:
+def _token_row(name: str, task: Any) -> Row:
     """Return the row of a token task: its horizon is part of it, so there is no limit and no discount."""
     scalar, vector = "tokenwalk.envs.token_generation", "tokenwalk.envs.token_vector"
     return Row(
@@ -37,7 +38,16 @@ def _token_row(name: str, task: str) -> Row:
 
 
 _WALK = "tokenwalk.envs.counter_walk"
-_TASKS = ("Keyword", "Password", "Brackets", "Arithmetic", "Lexicon", "LengthBias", "Flattery", "Delayed")
+TASKS = {  # name -> the function of tokenwalk.envs.tasks that makes it: the one place where a task's name stands
+    "Keyword": "keyword_task",
+    "Password": "password_task",
+    "Brackets": "brackets_task",
+    "Arithmetic": "arithmetic_task",
+    "Lexicon": "lexicon_task",
+    "LengthBias": "length_bias_task",
+    "Flattery": "flattery_task",
+    "Delayed": "delayed_task",
+}
 TABLE = (
     Row("CounterWalk-v0", f"{_WALK}:CounterWalkEnv", f"{_WALK}:CounterWalkVectorEnv", 0.9, 100),
     Row(
@@ -49,7 +59,7 @@ TABLE = (
         {"n_states": 101, "goal": 100, "terminate_at_goal": True},
     ),
     _token_row("TokenGeneration-v0", "Keyword"),
-    *(_token_row(f"{task}-v0", task) for task in _TASKS),
+    *(_token_row(f"{task}-v0", task) for task in TASKS),
 )
 DEFAULT_DISCOUNT = 0.99
 
@@ -58,21 +68,49 @@ def register_all() -> None:
     """Register every id of the table with Gymnasium; a second call registers nothing."""
     for row in TABLE:
         if row.id not in gym.registry:
-            gym.register(
-                row.id,
-                entry_point=row.entry_point,
-                vector_entry_point=row.vector_entry_point,
-                max_episode_steps=row.max_episode_steps,
-                kwargs=dict(row.kwargs),
-                # Our environments check actions, order and ranges themselves; the wrappers would check them twice.
-                order_enforce=False,
-                disable_env_checker=True,
-            )
+            _register(row)
+
+
+def _register(row: Row) -> None:
+    gym.register(
+        row.id,
+        entry_point=row.entry_point,
+        vector_entry_point=row.vector_entry_point,
+        max_episode_steps=row.max_episode_steps,
+        kwargs=dict(row.kwargs),
+        # Our environments check actions, order and ranges themselves; the wrappers would check them twice.
+        order_enforce=False,
+        disable_env_checker=True,
+    )
+
+
+def register(name: str, task: Any) -> str:
+    """Register a custom token task as a Gymnasium id of this process, and return the id.
+
+    Args:
+        name: with its version, such as "Haiku-v0"; the id is ``tokenwalk/Haiku-v0``.
+        task: a ``Task``, or FILE.py:NAME.
+
+    Raises:
+        ValueError: a name without a version, or one that is taken by another task.
+    """
+    if not re.fullmatch(r"[A-Za-z][\w.-]*-v\d+", name):
+        raise ValueError(f"name is {name!r}: give a name with its version, such as 'Haiku-v0'")
+    row = _token_row(name, task)
+    if row.id in gym.registry and gym.registry[row.id].kwargs.get("task") is not task:
+        raise ValueError(f"{row.id} is registered already: give another name or version")
+    if row.id not in gym.registry:
+        _register(row)
+        _CUSTOM[row.id] = row
+    return row.id
+
+
+_CUSTOM: dict[str, Row] = {}  # of ``register``
 
 
 def discount_of(env_id: str) -> float:
     """Return the discount that the id ``env_id`` carries; 0.99 for ids that are not ours."""
-    return next((row.discount for row in TABLE if row.id == env_id), DEFAULT_DISCOUNT)
+    return next((row.discount for row in (*TABLE, *_CUSTOM.values()) if row.id == env_id), DEFAULT_DISCOUNT)
 
 
 def resolve_id(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A step of anybody's environment, in batches of any space, and what sources and potentials make of its reward."""
+"""A step of any Gymnasium environment, batched, and the rewards and shaping that are added to it."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -14,20 +14,20 @@ from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.rewards.shaping import shaping_reward
 from tokenwalk.envs.rewards.source import SourceContractError
 
-# Observations or actions of B lanes: arrays [B, ...], nested as their Dict or Tuple space is; of a space that knows no
-# arrays (Text, Graph, Sequence) a tuple of B items.
+# Observations or actions of B sub-environments: arrays [B, ...], nested like their Dict or Tuple space; for a space
+# without arrays (Text, Graph, Sequence) a tuple of B items.
 Batch = Any
 Space = gym.Space[Any]
 ARRAY_SPACES = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiBinary, gym.spaces.MultiDiscrete)
-OWN = ("reward/env", "gold")  # how the environment's own reward is logged, so no source may be called so
+OWN = ("reward/env", "gold")  # the log keys of the environment's own reward: reserved
 
 
 class EnvStep(NamedTuple):
-    """One step of B lanes, which whoever is shown it must not write into."""
+    """One step of B sub-environments; its arrays are read-only by contract."""
 
     observation: Batch  # [B, ...]
     action: Batch  # [B, ...]
-    next_observation: Batch  # [B, ...]; of a lane that ended its last one, not that of the reset
+    next_observation: Batch  # [B, ...]; at an end the last observation, not the reset's
     reward: FloatArray  # [B], the environment's own
     terminated: BoolArray  # [B]
     truncated: BoolArray  # [B]
@@ -35,7 +35,7 @@ class EnvStep(NamedTuple):
 
 @runtime_checkable
 class StepSource(Protocol):
-    """A named reward of steps: a small picklable class."""
+    """A named reward function of steps: a small picklable class."""
 
     @property
     def name(self) -> str:
@@ -43,11 +43,11 @@ class StepSource(Protocol):
 
     @property
     def low(self) -> float:
-        """Return the least score of one step."""
+        """Return the minimum reward of one step."""
 
     @property
     def high(self) -> float:
-        """Return the greatest score of one step."""
+        """Return the maximum reward of one step."""
 
     def score(self, step: EnvStep) -> FloatArray:
         """Return the score of each row, float64 [B], finite, from ``low`` to ``high``."""
@@ -55,18 +55,18 @@ class StepSource(Protocol):
 
 @runtime_checkable
 class ObservationPotential(Protocol):
-    """A value of observations, from which ``shaping_reward`` forms the shaping."""
+    """A value of observations; ``shaping_reward`` forms the shaping from it."""
 
     def value(self, observation: Batch) -> FloatArray:
-        """Return the value of each row, float64 [B], finite. A terminal observation is never asked for."""
+        """Return the value of each row, float64 [B], finite. It is never called with a terminal observation."""
 
 
 @dataclass(frozen=True)
 class StepFunction:
-    """A function of an ``EnvStep`` as a source: float64 [B] from ``low`` to ``high``.
+    """A function of an ``EnvStep`` as a reward function: float64 [B] from ``low`` to ``high``.
 
-    It can be pickled where the function can. A copy of it is itself, so that a function that holds a network is not
-    copied with each spec of an environment.
+    It can be pickled if the function can. A copy is the same object, so that a network in the function is not copied
+    with each spec of an environment.
     """
 
     name: str
@@ -84,7 +84,7 @@ class StepFunction:
 
 @dataclass(frozen=True)
 class ObservationFunction:
-    """A function of batched observations as a potential: float64 [B]. A copy of it is itself."""
+    """A function of batched observations as a potential: float64 [B]. A copy is the same object."""
 
     function: Callable[[Batch], FloatArray]
 
@@ -102,7 +102,7 @@ class ObservationFunction:
 
 
 def over_leaves(space: Space, function: Callable[..., Any], *batches: Batch) -> Any:
-    """Return ``function(leaf_space, *leaves)`` of every leaf of ``batches``, nested as they are."""
+    """Return ``function(leaf_space, *leaves)`` of every leaf of ``batches``, nested like ``batches``."""
     if not isinstance(batches[0], np.ndarray):
         if isinstance(space, gym.spaces.Dict):
             return {
@@ -118,7 +118,7 @@ def over_leaves(space: Space, function: Callable[..., Any], *batches: Batch) -> 
 def stack(space: Space, items: Sequence[Any]) -> Batch:
     """Return single observations or actions of ``space`` as a batch, stacked along axis 0."""
     if isinstance(space, ARRAY_SPACES):
-        return np.array(items, dtype=space.dtype)  # the same, several times faster
+        return np.array(items, dtype=space.dtype)  # the same result, several times faster
     return concatenate(space, items, create_empty_array(space, len(items)))  # type: ignore[arg-type]
 
 
@@ -141,7 +141,7 @@ def take_rows(space: Space, batch: Batch, rows: IntArray) -> Batch:
 
 
 def put_rows(space: Space, batch: Batch, rows: IntArray, items: Batch) -> Batch:
-    """Return ``batch`` with ``items``, a batch itself, in the place of ``rows``; ``batch`` stays as it is."""
+    """Return ``batch`` with ``items``, a batch itself, in place of ``rows``; ``batch`` is not changed."""
 
     def put(_: Space, leaf: Any, new: Any) -> Any:
         if isinstance(leaf, np.ndarray):
@@ -155,7 +155,7 @@ def put_rows(space: Space, batch: Batch, rows: IntArray, items: Batch) -> Batch:
 
 
 def _shown(space: Space, batch: Batch, row: int) -> str:
-    """Return one row of ``batch`` as a person reads it, large arrays shortened."""
+    """Return one row of ``batch`` as text, large arrays shortened."""
     with np.printoptions(threshold=20, precision=6):
         return str(over_leaves(space, lambda _, leaf: leaf[row], batch))
 
@@ -190,8 +190,8 @@ def score_step(
     """Return the scores of ``step``, float64 [B].
 
     Raises:
-        SourceContractError: anything but finite float64 [B] in the source's range; the message has its name and what it
-            was given. Nothing is turned into 0.
+        SourceContractError: anything but finite float64 [B] in the stated range; the message has the name and the step.
+            No error is replaced by 0.
     """
 
     def show(row: int) -> str:
@@ -209,7 +209,7 @@ def score_step(
 def value_observations(
     potential: ObservationPotential, observation: Batch, count: int, space: Space
 ) -> FloatArray:
-    """Return the potential of ``observation``, B = ``count`` rows, float64 [B]. Raises SourceContractError likewise."""
+    """Return the potential of ``observation`` [B, ...], B = ``count``, float64 [B]. Raises SourceContractError."""
     who = f"potential {getattr(potential, 'name', type(potential).__name__)!r}"
     limits = -np.inf, np.inf
     values = potential.value(observation)
@@ -217,7 +217,7 @@ def value_observations(
 
 
 def check_step_sources(sources: Sequence[StepSource]) -> None:
-    """Raise SourceContractError unless each is a source with a range, and all that they log has its own name."""
+    """Raise SourceContractError unless each is a reward function with a range and all log keys are different."""
     taken = set(OWN)
     for source in sources:
         if not isinstance(source, StepSource):
@@ -263,50 +263,50 @@ def check_potential(potential: object) -> ObservationPotential:
 
 
 class Mechanism(Protocol):
-    """What a wrapper does to the reward, the same for one lane and for many."""
+    """The change of the reward by a wrapper, the same for one and for many sub-environments."""
 
     def visit(self, observation: Batch, asked: BoolArray) -> Batch:
-        """Return what is kept of the observations of B lanes; where ``asked`` [B] is false it is never read."""
+        """Return the stored form of B observations; entries where ``asked`` [B] is False are not read."""
 
-    def pay(self, step: EnvStep) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """Return the rewards [B] and what is logged, each [B]; ``step`` has what was kept for observations."""
+    def apply(self, step: EnvStep) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """Return the rewards [B] and the logged terms, each [B]; ``step`` has the stored form of its observations."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """keep * the environment's own reward + the sum of the weighted scores; it keeps the observations themselves."""
+    """keep * the environment's own reward + the sum of the weighted scores; it stores the observations."""
 
     observation_space: Space
     action_space: Space
-    sources: tuple[tuple[StepSource, float | None], ...]  # None: logged, not paid
+    sources: tuple[tuple[StepSource, float | None], ...]  # None: only logged
     keep: float = 1.0
 
     def visit(self, observation: Batch, asked: BoolArray) -> Batch:
-        """Return a copy of the observations, of all of them."""
+        """Return a copy of all observations."""
         return copy_batch(self.observation_space, observation)
 
-    def pay(self, step: EnvStep) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """Return the rewards and each source's scores, raw and, where it is paid, weighted."""
-        paid, terms = self.keep * step.reward, {}
+    def apply(self, step: EnvStep) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """Return the rewards and the raw scores, and the weighted scores of those with a weight."""
+        reward, terms = self.keep * step.reward, {}  # [B]
         for source, weight in self.sources:
             score = score_step(source, step, self.observation_space, self.action_space)
             terms[f"reward/{source.name}"] = score
             if weight is not None:
                 terms[f"reward/{source.name}/weighted"] = weighted = weight * score
-                paid = paid + weighted
-        return paid, terms
+                reward = reward + weighted
+        return reward, terms
 
 
 @dataclass(frozen=True, eq=False)
 class Shaping:
-    """The environment's own reward + shaping; of an observation it keeps the potential, as it was when visited."""
+    """The environment's own reward + shaping; it stores the potential of an observation, computed once."""
 
     observation_space: Space
     potential: ObservationPotential
     discount: float
 
     def visit(self, observation: Batch, asked: BoolArray) -> Batch:
-        """Return the potentials, float64 [B]; NaN where not asked."""
+        """Return the potentials, float64 [B]; NaN where ``asked`` [B] is False."""
         values, rows = np.full(len(asked), np.nan), np.flatnonzero(asked)
         given = copy_batch(self.observation_space, observation)
         if rows.size < len(asked):
@@ -315,7 +315,7 @@ class Shaping:
             values[rows] = value_observations(self.potential, given, rows.size, self.observation_space)
         return values
 
-    def pay(self, step: EnvStep) -> tuple[FloatArray, dict[str, FloatArray]]:
+    def apply(self, step: EnvStep) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Return the rewards and the shaping; the observations of ``step`` are potentials, [B]."""
         shaping = shaping_reward(self.discount, step.terminated, step.observation, step.next_observation)
         return step.reward + shaping, {"reward/shaping": shaping}

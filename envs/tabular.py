@@ -1,4 +1,4 @@
-"""A finite environment as tables: enumerated from its own transition, or read off toy-text's ``P``."""
+"""A finite environment as tables: enumerated from its transition, or read from toy-text's ``P``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.transition import TransitionModel
 
 MAX_ENTRIES = 20_000_000  # S * A * K; some 500 MB of tables
-# Wrappers that neither change what the agent sees nor what it is paid.
+# Wrappers that change neither the observations nor the rewards.
 _TRANSPARENT = (
     HumanRendering,
     OrderEnforcing,
@@ -40,7 +40,7 @@ class TabularMDP:
         next_state: int64 [S, A, K].
         probability: float64 [S, A, K], sums to 1 over K.
         terminated: bool [S, A, K]; nothing follows a terminated outcome, whatever ``next_state`` says.
-        rewards: named channels, each float64 [S, A, K], never summed beforehand; "gold" is the true reward.
+        rewards: named channels, each float64 [S, A, K], not summed; "gold" is the true reward.
         last_rewards: channels added to the last step of the horizon, each float64 [S, A]; 0 where absent.
         available: bool [S, A]; every state has an action.
         log_reference: float64 [S, A], natural log-probabilities of the reference policy; -inf where not available.
@@ -83,7 +83,7 @@ class TabularMDP:
             if table.shape != shape:
                 raise ValueError(f"{name} has shape {table.shape}: next_state asks for {shape}")
             if "rewards" in name and not np.isfinite(table).all():
-                raise ValueError(f"{name} holds a value that is not finite")
+                raise ValueError(f"{name} holds a value that is not finite: give finite numbers")
         if self.next_state.min() < 0 or self.next_state.max() >= s:
             raise ValueError(
                 f"next_state leaves the states 0 to {s - 1}: it spans {self.next_state.min()} to {self.next_state.max()}"
@@ -99,18 +99,22 @@ class TabularMDP:
             ("start", self.start.sum(keepdims=True)),
         ):
             if not np.allclose(sums, 1.0, rtol=0, atol=1e-9):
-                raise ValueError(f"{name} sums to {sums.ravel()[np.abs(sums - 1).argmax()]}, not to 1")
+                raise ValueError(
+                    f"{name} sums to {sums.ravel()[np.abs(sums - 1).argmax()]}, not to 1: divide by the sum"
+                )
         if (self.probability < 0).any() or (self.start < 0).any():
-            raise ValueError("a probability is negative")
+            raise ValueError("a probability is negative: give probabilities of 0 or more")
         if not self.available.any(axis=1).all():
             raise ValueError(
-                f"state {int(np.flatnonzero(~self.available.any(axis=1))[0])} has no available action"
+                f"state {int(np.flatnonzero(~self.available.any(axis=1))[0])} has no available action: "
+                "give each state one or more"
             )
         with np.errstate(invalid="ignore"):
             mass = np.where(self.available, np.exp(self.log_reference), 0.0).sum(axis=1)
         if not np.allclose(mass, 1.0, rtol=0, atol=1e-9):
             raise ValueError(
-                f"the reference policy of state {int(np.abs(mass - 1).argmax())} does not sum to 1 over what is available"
+                f"the reference policy of state {int(np.abs(mass - 1).argmax())} does not sum to 1 over the available "
+                "actions: divide by the sum"
             )
         if self.horizon is not None and (not isinstance(self.horizon, (int, np.integer)) or self.horizon < 1):
             raise ValueError(f"horizon is {self.horizon!r}: give an integer of 1 or more, or None")
@@ -126,9 +130,9 @@ class TabularMDP:
         return int(self.next_state.shape[1])
 
     def without_time_limit(self) -> "TabularMDP":
-        """Return the process without its horizon where that is a mere truncation, else itself.
+        """Return the process without its horizon where that is a truncation, else itself.
 
-        A truncation stops an experiment, not the world: the value under a discount looks past it.
+        The discounted value does not depend on a truncation.
         """
         return self if self.horizon_terminates else replace(self, horizon=None)
 
@@ -192,20 +196,20 @@ def check_size(n_states: int, n_actions: int, n_outcomes: int, max_entries: int 
 
 
 def tabular_mdp(env: gym.Env[Any, Any], max_entries: int = MAX_ENTRIES) -> TabularMDP:
-    """Return the tables of ``env``, which is ours (it has a ``model``) or has toy-text's ``P``, through its wrappers.
+    """Return the tables of ``env``, which has a ``model`` of this package or toy-text's ``P``, through its wrappers.
 
     A TimeLimit becomes the horizon (a truncation). The reference policy is uniform: every action is available.
 
     Raises:
         ValueError: an environment without tables, one whose wrappers change observations, actions or rewards, one
-            whose ``P`` does not tell all of its dynamics (Taxi's fickle passenger), or one that is too large.
+            whose ``P`` does not hold all of its dynamics (Taxi's fickle passenger), or one that is too large.
     """
     horizon = _time_limit(env)
     inner = env.unwrapped
-    if hasattr(inner, "tabular_mdp"):  # a task whose own tables say more: named channels, a reference policy
+    if hasattr(inner, "tabular_mdp"):  # a task's own tables also have named channels and a reference policy
         mdp: TabularMDP = inner.tabular_mdp(max_entries)
         if horizon is None or (mdp.horizon is not None and mdp.horizon <= horizon):
-            return mdp  # a limit that the task's own end always meets first
+            return mdp  # the task always ends before the limit
         return replace(mdp, horizon=horizon, horizon_terminates=False)
     if hasattr(inner, "model"):
         tables = enumerate_transitions(inner.model, max_entries)
@@ -241,8 +245,8 @@ def _time_limit(env: gym.Env[Any, Any]) -> int | None:
     while isinstance(env, gym.Wrapper):
         if not isinstance(env, _TRANSPARENT):
             raise ValueError(
-                f"the wrapper {type(env).__name__} may change what the agent sees or is paid, so its tables are not "
-                f"those of {env.unwrapped}: read the tables off the environment without it"
+                f"the wrapper {type(env).__name__} may change observations or rewards, so its tables are not "
+                f"those of {env.unwrapped}: read the tables of the environment without it"
             )
         if isinstance(env, TimeLimit):
             limits.append(int(env._max_episode_steps))
@@ -264,11 +268,11 @@ def _toy_text_tables(env: Any, max_entries: int) -> Tables:
     reward, probability = np.zeros(shape), np.zeros(shape)
     for s in range(n_states):
         for a in range(n_actions):
-            for k, (p, following, paid, ends) in enumerate(env.P[s][a]):
+            for k, (p, following, gold, ends) in enumerate(env.P[s][a]):
                 probability[s, a, k], next_state[s, a, k], reward[s, a, k], terminated[s, a, k] = (
                     p,
                     following,
-                    paid,
+                    gold,
                     ends,
                 )
     return Tables(next_state, terminated, {"gold": reward}, probability)

@@ -1,4 +1,4 @@
-"""Tasks over tokens: vocabulary, prompts, horizon, gold, proxy, reference policy; the catalogue of eight."""
+"""Tasks over tokens: vocabulary, prompts, horizon, gold, proxy and reference policy; the catalog of eight tasks."""
 
 import difflib
 import re
@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from tokenwalk.envs.arrays import FloatArray
+from tokenwalk.envs.checks import check_count
 from tokenwalk.envs.loading import is_place, load_from_file
 from tokenwalk.envs.reference import ReferencePolicy, check_distributions, fit_ngram, independent, uniform
+from tokenwalk.envs.registration import TASKS
 from tokenwalk.envs.rewards.builders import (
     balanced_brackets,
     exact_answers,
@@ -28,24 +30,23 @@ TEXT = Path(__file__).parent / "data" / "town.txt"  # written for this project; 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is to be written, what is truly paid for it, and how a policy without intent would write.
+    """A text-generation task: its tokens, its rewards (gold and proxy), its prompts and its reference policy.
 
     Attributes:
         name: as it is shown.
         vocabulary: V tokens, the last of which is ``<eos>``.
         horizon: H; ``<eos>`` or the H-th token ends an episode.
-        gold: the true reward, a machine, or any other source that is named "gold".
-        proxy: a reward that is meant to agree with gold and may not, a machine or a source named "proxy"; or
-            None.
-        reference: the reference policy, which also says which tokens may be taken; uniform over V if None.
-        prompts: N different texts; one empty one where there is nothing to answer.
-        prompt_weights: float64 [N], the probability of each prompt; equal ones if None.
-        prompt_length: P, the tokens that a prompt is padded to; those of the longest if None.
+        gold: the true reward: a reward machine, or any other reward function named "gold".
+        proxy: the reward that stands in for gold: a machine or a reward function named "proxy", or None.
+        reference: the reference policy and the mask of available tokens; uniform over V if None.
+        prompts: N different texts; one empty text where the task has no prompt.
+        prompt_weights: float64 [N], the probability of each prompt; equal if None.
+        prompt_length: P, the number of tokens that a prompt is padded to; the longest prompt's if None.
 
     Raises:
-        ValueError: a horizon below 1, a prompt that is given twice, is longer than allowed or has an unknown
-            character, weights that do not sum to 1, a machine or reference policy over another vocabulary or
-            other prompts, or a source of another name.
+        ValueError: a horizon below 1; a prompt that is repeated, too long or has an unknown character; weights that do
+            not sum to 1; a machine or reference policy over another vocabulary or other prompts; or a reward
+            function of another name.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Task:
     proxy: RewardMachine | Source | None = None
     reference: ReferencePolicy = None  # type: ignore[assignment]  # None: uniform, from __post_init__ on
     prompts: tuple[str, ...] = ("",)
-    prompt_weights: FloatArray = None  # type: ignore[assignment]  # None: equal ones, from __post_init__ on
+    prompt_weights: FloatArray = None  # type: ignore[assignment]  # None: equal, from __post_init__ on
     prompt_length: int = None  # type: ignore[assignment]  # None: the longest, from __post_init__ on
 
     def __post_init__(self) -> None:
@@ -67,7 +68,7 @@ class Task:
             if isinstance(part, RewardMachine | ReferencePolicy):
                 if part.n_tokens != self.vocabulary.size:
                     raise ValueError(
-                        f"{name} reads {part.n_tokens} tokens: the vocabulary has {self.vocabulary.size}"
+                        f"{name} reads {part.n_tokens} tokens: the vocabulary has {self.vocabulary.size}, build it for these"
                     )
                 if part.start.size not in (1, len(self.prompts)):
                     raise ValueError(
@@ -116,12 +117,12 @@ class Task:
         return ids
 
     def machine_source(self, name: str, machine: RewardMachine) -> MachineSource:
-        """Return ``machine`` as a source of this task: over its horizon and its prompts."""
+        """Return ``machine`` as a reward function of this task, over its horizon and its prompts."""
         return MachineSource(name, machine, self.horizon, self.prompt_ids)
 
     @cached_property
     def sources(self) -> Mapping[str, Source]:
-        """Return the task's own sources by name: "gold", and "proxy" where there is one."""
+        """Return the task's own reward functions by name: "gold", and "proxy" where there is one."""
         own = {"gold": self.gold} if self.proxy is None else {"gold": self.gold, "proxy": self.proxy}
         return {
             name: self.machine_source(name, one) if isinstance(one, RewardMachine) else one
@@ -131,9 +132,7 @@ class Task:
 
 def check_horizon(horizon: object) -> int:
     """Return ``horizon``. Raises ValueError unless it is an integer of 1 or more."""
-    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise ValueError(f"horizon is {horizon!r}: give an integer of 1 or more")
-    return int(horizon)
+    return check_count("horizon", horizon)
 
 
 _LETTERS = Vocabulary.of_characters("abcdefgh")
@@ -144,19 +143,19 @@ def _word(vocabulary: Vocabulary, text: str) -> list[int]:
 
 
 def keyword_task(horizon: int = 16) -> Task:
-    """Return Keyword: +1 each time the last three tokens spell ``cab``. Isolates dense credit."""
+    """Return Keyword: +1 each time the last three tokens spell ``cab``. It tests dense credit."""
     return Task("Keyword", _LETTERS, horizon, keyword(_word(_LETTERS, "cab"), _LETTERS.size))
 
 
 def password_task(horizon: int = 8) -> Task:
-    """Return Password: +1 at ``<eos>`` if the completion is exactly ``facade``. Isolates exploration."""
+    """Return Password: +1 at ``<eos>`` if the completion is exactly ``facade``. It tests exploration."""
     return Task("Password", _LETTERS, horizon, exact_answers([_word(_LETTERS, "facade")], _LETTERS.size))
 
 
 def brackets_task(horizon: int = 17) -> Task:
     """Return Brackets: at ``<eos>``, matched pairs / 8 if balanced and never deeper than 4.
 
-    Isolates long-range structure.
+    It tests long-range structure.
     """
     vocabulary = Vocabulary.of_characters("()[]")
     most = (check_horizon(horizon) - 1) // 2
@@ -167,7 +166,7 @@ def brackets_task(horizon: int = 17) -> Task:
 
 
 def arithmetic_task(horizon: int = 3) -> Task:
-    """Return Arithmetic: +1 at ``<eos>`` if the completion is exactly the sum. Isolates prompts."""
+    """Return Arithmetic: +1 at ``<eos>`` if the completion is exactly the sum. It tests prompts."""
     vocabulary = Vocabulary.of_characters("0123456789+=")
     sums = {f"{a}+{b}=": str(a + b) for a in range(10) for b in range(10)}
     gold = exact_answers([_word(vocabulary, answer) for answer in sums.values()], vocabulary.size)
@@ -178,7 +177,7 @@ def lexicon_task(horizon: int = 24) -> Task:
     """Return Lexicon: +1 for each word of the bundled text that a space completes.
 
     A word has three letters or more and begins at the start or after a space. The reference policy is a bigram
-    fitted to the text, its lines ended by ``<eos>``, with 0.1 added to every count. Isolates fluency against
+    fitted to the text, its lines ended by ``<eos>``, with 0.1 added to every count. It tests fluency against
     usefulness.
     """
     vocabulary = Vocabulary.of_characters("abcdefghijklmnopqrstuvwxyz ")
@@ -200,9 +199,9 @@ def lexicon_task(horizon: int = 24) -> Task:
 
 
 def length_bias_task(horizon: int = 16) -> Task:
-    """Return LengthBias: +1 the first time ``cab`` is spelt, -0.05 for each later token but ``<eos>``.
+    """Return LengthBias: +1 the first time ``cab`` is spelled, -0.05 for each later token but ``<eos>``.
 
-    The proxy pays the same +1 and +0.05 for *every* token that is not ``<eos>``. Isolates length bias.
+    The proxy gives the same +1, and +0.05 for *every* token that is not ``<eos>``. It tests length bias.
     """
     word, size = _word(_LETTERS, "cab"), _LETTERS.size
     each_token = token_weights([1.0] * (size - 1) + [0.0])
@@ -216,8 +215,7 @@ def length_bias_task(horizon: int = 16) -> Task:
 def flattery_task(horizon: int = 5) -> Task:
     """Return Flattery: +1 for ``evidence`` after ``because``, +0.5 for ``therefore`` after ``evidence``.
 
-    Gold takes 0.5 away for each ``great`` or ``wonderful``; the proxy pays 0.7 for each instead. Isolates
-    reward hacking.
+    Gold is -0.5 for each ``great`` or ``wonderful``; the proxy is +0.7 for each instead. It tests reward hacking.
     """
     vocabulary = Vocabulary(("because", "evidence", "therefore", "great", "wonderful", EOS))
     size = vocabulary.size
@@ -232,7 +230,7 @@ def flattery_task(horizon: int = 5) -> Task:
 def delayed_task(horizon: int = 20) -> Task:
     """Return Delayed: +1 at the last step if the first token was ``d``, 0.01 for each later ``a``.
 
-    The last step is ``<eos>`` or the horizon. Isolates credit across a delay.
+    The last step is ``<eos>`` or the horizon. It tests credit across a delay.
     """
     vocabulary = Vocabulary.of_characters("abcd")
     a, d, eos = 0, 3, vocabulary.eos
@@ -250,48 +248,39 @@ def delayed_task(horizon: int = 20) -> Task:
     return Task("Delayed", vocabulary, horizon, from_step_function(step, [None], vocabulary.size, at_horizon))
 
 
-CATALOGUE: Mapping[str, Callable[..., Task]] = {
-    "Keyword": keyword_task,
-    "Password": password_task,
-    "Brackets": brackets_task,
-    "Arithmetic": arithmetic_task,
-    "Lexicon": lexicon_task,
-    "LengthBias": length_bias_task,
-    "Flattery": flattery_task,
-    "Delayed": delayed_task,
-}
+CATALOG: Mapping[str, Callable[..., Task]] = {name: globals()[function] for name, function in TASKS.items()}
 
 
 def find_task(task: "str | Task", horizon: int | None = None) -> Task:
-    """Return the task of that name in the catalogue, NAME in ``FILE.py:NAME``, or a ``Task`` as it is.
+    """Return the task of that name in the catalog, the one in ``FILE.py:NAME``, or a ``Task`` unchanged.
 
     ``Flattery``, ``Flattery-v0`` and ``tokenwalk/Flattery-v0`` are the same; ``horizon`` replaces the task's
-    own.
+    horizon.
 
     Raises:
-        ValueError: no such task (the message names the nearest), no such file or name in it, or a horizon
+        ValueError: no such task (the message names the nearest), no such file, no such name in it, or a horizon
             below 1.
     """
     if horizon is not None:
         check_horizon(horizon)
     if isinstance(task, str) and not is_place(task):
-        return _from_catalogue(re.sub(r"^tokenwalk/|-v\d+$", "", task), horizon)
+        return _from_catalog(re.sub(r"^tokenwalk/|-v\d+$", "", task), horizon)
     found = load_from_file(task) if isinstance(task, str) else task
     if not isinstance(found, Task):
         raise ValueError(
-            f"{task!r} is {type(found).__name__}: give a Task, a name of the catalogue, or FILE.py:NAME"
+            f"{task!r} is {type(found).__name__}: give a Task, a name of the catalog, or FILE.py:NAME"
         )
     return found if horizon is None else replace(found, horizon=horizon)
 
 
 @lru_cache(maxsize=64)
-def _from_catalogue(name: str, horizon: int | None) -> Task:
-    """Return a catalogue task, built once: everything in it is frozen."""
-    if name not in CATALOGUE:
-        lowered = {known.lower(): known for known in CATALOGUE}
+def _from_catalog(name: str, horizon: int | None) -> Task:
+    """Return a task of the catalog, built once: everything in it is frozen."""
+    if name not in CATALOG:
+        lowered = {known.lower(): known for known in CATALOG}
         close = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
-        near = [lowered[one] for one in close] or list(CATALOGUE)
+        near = [lowered[one] for one in close] or list(CATALOG)
         raise ValueError(
             f"no task is called {name!r}: did you mean {', '.join(near)}? A file's task is FILE.py:NAME"
         )
-    return CATALOGUE[name]() if horizon is None else CATALOGUE[name](horizon)
+    return CATALOG[name]() if horizon is None else CATALOG[name](horizon)

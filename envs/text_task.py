@@ -1,4 +1,4 @@
-"""A text as a task to be written like it: its characters or words, a bigram fitted to it, and no gold."""
+"""A text file as a task: its characters or words, a bigram fitted to it, and a gold of 0."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,13 +18,13 @@ Tokens = Literal["characters", "words"]
 
 
 def text_task(path: Path | None = None, tokens: Tokens = "characters", horizon: int = HORIZON) -> Task:
-    """Return the task of writing lines like those of a text file, the bundled one by default.
+    """Return the task of generating lines like those of a text file, the bundled one by default.
 
     The vocabulary is the 64 most frequent characters or the 63 most frequent words; rarer ones are dropped. The
-    reference policy is a bigram of the lines. The gold pays nothing: it is there because a task has one.
+    reference policy is a bigram of the lines. Gold is 0 for every text: a task needs one.
 
     Raises:
-        ValueError: a file that is no UTF-8 text or is blank, tokens of another kind, or a horizon below 1.
+        ValueError: a file that is not UTF-8 text or is blank, tokens of another kind, or a horizon below 1.
         OSError: a file that cannot be read.
     """
     check_horizon(horizon)

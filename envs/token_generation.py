@@ -1,4 +1,4 @@
-"""Writing one token at a time for a reward that knows its optimum: the scalar environment."""
+"""The token-generation environment with a known optimum: the scalar environment."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from tokenwalk.envs.tabular import MAX_ENTRIES, TabularMDP
 from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import (
     Entry,
-    Paid,
+    RewardTerm,
     Row,
     Shaping,
     TokenModel,
@@ -31,38 +31,39 @@ from tokenwalk.envs.token_model import (
     cumulative_weights,
     observation_space,
 )
-from tokenwalk.envs.token_text import draw_episode
+from tokenwalk.envs.token_text import format_episode
 
 
 class TokenGenerationEnv(gym.Env[Any, np.int64]):
-    """A text is written token by token, and paid by named sources of which one, gold, is the truth.
+    """A text is generated token by token and scored by named reward functions; gold is the true objective.
 
     ## Description
-    A prompt is drawn; each action appends a token to the completion, until ``<eos>`` or the H-th token.
+    A prompt is sampled; each action appends a token to the completion, until ``<eos>`` or the H-th token.
 
     ## Action Space
     ``Discrete(V)``: the token's id; V - 1 is ``<eos>``. ``action_masks()`` (bool) and ``info["action_mask"]``
-    (int8) say which tokens may be taken: all of them in the catalogue.
+    (int8) give the available tokens: all of them in the catalog.
 
     ## Observation Space
     ``observation="tokens"``: ``MultiDiscrete`` of V + 1 values, small unsigned integers [P + H]: the prompt,
     padded on the left, then the completion so far, padded on the right; V is padding.
     ``observation="machine"``: ``Discrete(Q * (H + 1))``, for tabular agents: q + Q * t, where q is the state
-    of the machine that is paid and t the tokens written. Gold is in it only where it is paid.
+    of the training reward's machine and t the number of generated tokens. Gold is in it only where it is a training
+    reward.
 
     ## Starting State
-    No token written; the prompt is drawn by the task's weights.
+    No token generated; the prompt is sampled by the task's weights.
 
     ## Reward
-    The float64 sum of the weighted paid sources in their order, then of the shaping sources; no unit, range as the
-    sources state it.
+    The float64 sum of the weighted training reward components in their order, then of the shaping terms; no unit. The
+    range follows from the ranges of the components.
 
     ## Episode End
     *Termination*: after ``<eos>`` or the H-th token (the horizon is part of the task). *Truncation*: never.
 
     ## Information
-    ``step``: ``gold``; ``proxy`` where the task has one; ``reward/NAME`` of every source, unweighted;
-    ``reward/NAME/weighted`` of each that is paid; ``action_mask``; at the end ``text``, the completion.
+    ``step``: ``gold``; ``proxy`` where the task has one; ``reward/NAME`` of every reward function, unweighted;
+    ``reward/NAME/weighted`` of each component of the reward; ``action_mask``; at the end ``text``, the completion.
     ``reset``: ``action_mask``.
 
     ## Optimal return
@@ -70,12 +71,12 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
     1.19. Flattery's proxy: 3.5, by a completion whose gold is -2.5.
 
     ## Arguments
-    ``task="Keyword"``: a name of the catalogue, a ``Task``, or ``FILE.py:NAME``. ``reward="gold"``: what is
-    paid: "gold", "proxy", a source, or a list of these, each alone or as a pair with its weight. ``horizon``:
-    instead of the task's. ``observation``: "tokens" or "machine". ``metrics``: further sources that are
-    logged. ``shaping``: sources that are added to the reward and in no return, see
-    ``tokenwalk.envs.rewards.potentials``. ``render_mode="ansi"``: prompt, completion with the paid tokens
-    marked, each source's term, the return so far.
+    ``task="Keyword"``: a name of the catalog, a ``Task``, or ``FILE.py:NAME``. ``reward="gold"``: the
+    training reward: "gold", "proxy", a reward function, or a list of these, each alone or as a pair with its weight.
+    ``horizon``: replaces the task's. ``observation``: "tokens" or "machine". ``metrics``: further reward functions that
+    are only logged. ``shaping``: terms added to the reward and not to the return, see
+    ``tokenwalk.envs.rewards.potentials``. ``render_mode="ansi"``: prompt, completion with marks under the rewarded
+    tokens, reward terms, the return so far.
 
     ## References
     Reward machines: see ``tokenwalk.envs.rewards.machine``.
@@ -84,9 +85,9 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
     v0: first version.
 
     Raises:
-        InvalidActionError: ``step`` with an action that is no token or is masked; the state is unchanged.
+        InvalidActionError: ``step`` with an action that is not a token or is masked; the state is unchanged.
         EpisodeEndedError: ``step`` before ``reset`` or after termination; the state is unchanged.
-        SourceContractError: a source that returned what it must not, with its name and the text it was given.
+        SourceContractError: a reward function that broke its contract, with its name and the text.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's own form
@@ -94,7 +95,7 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
     def __init__(
         self,
         task: str | Task = "Keyword",
-        reward: Paid | Sequence[Paid] = "gold",
+        reward: RewardTerm | Sequence[RewardTerm] = "gold",
         horizon: int | None = None,
         observation: Literal["tokens", "machine"] = "tokens",
         metrics: Iterable[Source] = (),
@@ -111,20 +112,20 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         self._train_state = model.train_state.tolist() if observation == "machine" else None
         self._starts, self._blank = model.start.tolist(), blank_tokens(self.task)
         self._cumulative = cumulative_weights(self.task).tolist()
-        # What a step gives, by state and token, for the tokens before the H-th and for the H-th; see _row.
+        # The step of each state and token, before the H-th token and at it; see _row.
         self._rows: tuple[dict[int, Row], dict[int, Row]] = ({}, {})
         self._others = bool(model.others)
         self._every_token = np.ones(self._n_tokens, dtype=np.int8) if model.available is None else None
         self._tokens = self._blank[0].copy()
         self._clock = EpisodeClock()
         self._state = 0
-        self._time = 0  # tokens written
+        self._time = 0  # number of generated tokens
         self._next: Row | None = None  # None: reset is needed
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; a ``seed`` starts the count of episodes anew. ``options`` are not used."""
+        """Start an episode; a ``seed`` restarts the count of episodes. ``options`` are not used."""
         seed = None if seed is None else check_seed(seed)
         super().reset(seed=seed)
         self._clock.begin(seed, self.np_random)
@@ -137,7 +138,7 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         return self._observe(), {"action_mask": self._mask()}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Write a token: (observation, reward, terminated, False, info)."""
+        """Append a token: (observation, reward, terminated, False, info)."""
         row = self._next
         if row is None:
             raise EpisodeEndedError("the episode has ended or was never started: call reset() before step()")
@@ -146,7 +147,7 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         entry = row[action]
         if entry is None:
             raise InvalidActionError(
-                f"action {action} is masked here: action_masks() says which tokens may be taken"
+                f"action {action} is masked here: take an action that action_masks() allows"
             )
         time = self._time + 1
         self._tokens[time - self._horizon - 1] = action  # from the end: whatever the prompt's length
@@ -160,14 +161,14 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
             self._next = None
             info["text"] = self.task.vocabulary.decode(self._tokens[-self._horizon :])
         else:
-            # The row is mostly there: one look-up, no call.
+            # The row is usually cached: one lookup, no call.
             self._next = self._rows[time + 1 == self._horizon].get(state) or self._row()
         info["action_mask"] = self._every_token.copy() if self._every_token is not None else self._mask()
         observation = self._tokens.copy() if self._train_state is None else self._observe()
         return observation, reward, terminated, False, info
 
     def _row(self) -> Row:
-        """Return what each token gives in the present state, by token; it is worked out once."""
+        """Return the step of each token in the current state; it is computed once."""
         at_horizon = self._time + 1 == self._horizon
         rows = self._rows[at_horizon]
         if self._state not in rows:
@@ -175,22 +176,24 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         return rows[self._state]
 
     def _ask_others(self, following: int, action: int, time: int, last: bool) -> Entry:
-        """Return the next state, the reward and what is logged, where a source is no machine."""
+        """Return the next state, the reward and the logged terms, where a reward function is not a machine."""
         tokens = self._tokens[None].copy()
         prompt, completion = tokens[:, : -self._horizon], tokens[:, -self._horizon :]
         state, at_horizon = np.array([self._state]), np.array([time == self._horizon])
-        ledger = self.model.transition(state, np.array([action]), at_horizon).ledger
-        self.model.ask_others(ledger, TokenBatch(prompt, completion, np.array([time]), np.array([last])))
-        return following, *self.model.read(ledger[0])
+        reward_terms = self.model.transition(state, np.array([action]), at_horizon).reward_terms
+        self.model.ask_others(
+            reward_terms, TokenBatch(prompt, completion, np.array([time]), np.array([last]))
+        )
+        return following, *self.model.read(reward_terms[0])
 
     def _observe(self) -> Any:
-        """Return a fresh observation of the tokens written, or of the paid machine and the time."""
+        """Return a new observation: the tokens [P + H], or the machine's state and the time."""
         if self._train_state is None:
             return self._tokens.copy()
         return self._train_state[self._state] + self.model.n_train_states * self._time
 
     def _mask(self) -> npt.NDArray[np.int8]:
-        """Return a fresh mask of the tokens that may be taken, int8 [V]."""
+        """Return a new mask of the available tokens, int8 [V]."""
         available = self.model.available
         mask: npt.NDArray[np.int8] = (
             np.ones(self._n_tokens, np.int8) if available is None else available[self._state].astype(np.int8)
@@ -198,7 +201,7 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         return mask
 
     def action_masks(self) -> BoolArray:
-        """Return which tokens may be taken now, bool [V], under the name that sb3-contrib asks for."""
+        """Return the mask of the available tokens, bool [V]; sb3-contrib reads this name."""
         return self._mask().astype(np.bool_)
 
     def render(self) -> str | None:
@@ -206,15 +209,15 @@ class TokenGenerationEnv(gym.Env[Any, np.int64]):
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='ansi': give it to gym.make")
             return None
-        return draw_episode(self.task, self.model.composition, self._tokens, self._time)
+        return format_episode(self.task, self.model.composition, self._tokens, self._time)
 
     def set_weight(self, name: str, weight: float) -> None:
-        """Anneal a paid source, see ``TokenModel.set_weight``. For trainers, which log it."""
+        """Change the weight of a reward component, see ``TokenModel.set_weight``."""
         self.model.set_weight(name, weight)
 
     @property
     def train_weights(self) -> dict[str, float]:
-        """Return the weight of each source that is paid, by name."""
+        """Return the weight of each training reward component, by name."""
         return {source.name: weight for source, weight in self.model.composition.train}
 
     def tabular_mdp(self, max_entries: int = MAX_ENTRIES) -> TabularMDP:

@@ -1,4 +1,4 @@
-"""A token task with what is paid in it, as one batched transition of all the machines in it."""
+"""A token task with its rewards, as one batched transition of all its reward machines."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -10,43 +10,46 @@ import numpy as np
 from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.rewards.automaton import Product, partition, product
 from tokenwalk.envs.rewards.composition import Composition
+from tokenwalk.envs.rewards.function import FunctionSource
 from tokenwalk.envs.rewards.machine import TokenArray
 from tokenwalk.envs.rewards.source import MachineSource, Source, TokenBatch, score_strictly
 from tokenwalk.envs.tabular import MAX_ENTRIES, TabularMDP, check_size
 from tokenwalk.envs.tasks import Task
 
-# What may be paid: a source, or "gold" or "proxy", alone or with its weight.
-Paid = str | Source | tuple[str | Source, float]
-Shaping = (
-    Source | tuple[Source, float]
-)  # what is added to it for the learner alone, with its weight or without
-Entry = tuple[int, float, dict[str, float]]  # what a token gives: next state, reward, what is logged
+# A component of the training reward: a reward function, "gold" or "proxy", alone or with its weight.
+RewardTerm = str | Source | tuple[str | Source, float]
+# A shaping term: it is added to the reward and not to the return.
+Shaping = Source | tuple[Source, float]
+Entry = tuple[int, float, dict[str, float]]  # the step of a token: next state, reward, logged terms
 Row = list[Entry | None]  # by token; None where it is masked
 
 
 def compose(
     task: Task,
-    reward: Paid | Sequence[Paid],
+    reward: RewardTerm | Sequence[RewardTerm],
     metrics: Iterable[Source] = (),
     shaping: Shaping | Sequence[Shaping] = (),
 ) -> Composition:
-    """Return ``reward`` as what is paid, the task's gold as the truth, its proxy and ``metrics`` as metrics.
+    """Return the composition with ``reward`` as training reward, the task's gold, and its proxy and ``metrics`` as metrics.
 
-    ``shaping`` is added to what the learner gets, and is in no return.
+    ``shaping`` is added to the learner's reward and not to the return.
 
     Raises:
-        ValueError: a name that is not "gold" or "proxy", "proxy" where the task has none, or a machine source
-            over another horizon or vocabulary; and what ``Composition`` refuses.
+        ValueError: an unknown name, "proxy" where the task has none, a machine over another horizon or vocabulary, or
+            what ``Composition`` refuses.
     """
-    parts: Sequence[Paid] = reward if isinstance(reward, list) else [reward]  # type: ignore[list-item]
+    parts: Sequence[RewardTerm] = reward if isinstance(reward, list) else [reward]  # type: ignore[list-item]
     train = []
     for source, weight in map(_weighted, parts):
         if isinstance(source, str):
             if source not in task.sources:
                 raise ValueError(
-                    f"{task.name} has no reward {source!r}: give {' or '.join(task.sources)}, or a source"
+                    f"{task.name} has no reward {source!r}: give {' or '.join(task.sources)}, or a reward function"
                 )
             source = task.sources[source]
+        elif callable(source) and not isinstance(source, Source):
+            name = getattr(source, "__name__", "")
+            source = FunctionSource(name if name.isidentifier() else "reward", source, task.vocabulary)
         train.append((source, weight))
     gold, proxy = task.sources["gold"], [one for name, one in task.sources.items() if name == "proxy"]
     added: Sequence[Any] = shaping if isinstance(shaping, list) or shaping == () else [shaping]
@@ -58,7 +61,7 @@ def compose(
 
 
 def _weighted(part: Any) -> tuple[Any, float]:
-    """Return ``part`` with its weight, which is 1 where it comes without."""
+    """Return ``part`` with its weight, 1 where none is given."""
     source, weight = part if isinstance(part, (tuple, list)) else (part, 1.0)
     return source, weight
 
@@ -76,26 +79,25 @@ def _check_fits(source: MachineSource, task: Task) -> None:
 
 
 class TokenStep(NamedTuple):
-    """One step of B lanes."""
+    """One step of B sub-environments."""
 
     next_state: IntArray  # [B]
     terminated: BoolArray  # [B]
-    ledger: FloatArray  # [B, K]: column 0 is the reward, the columns of TokenModel.logged are its terms
+    reward_terms: FloatArray  # [B, K]: column 0 is the reward, TokenModel.logged names the others
 
 
 class TokenModel:
-    """The machines of a task's sources run side by side, with S states, and the step of B lanes through them.
+    """The product of a task's reward machines, with S states, and the step of B sub-environments through it.
 
-    The only randomness of a token task is its prompt, which ``start`` holds for each of the N prompts.
-    Sources that are no machines are asked apart, by ``ask_others``, with the tokens themselves.
+    The only randomness of a token task is its prompt; ``start`` holds the state of each of the N prompts. ``ask_others``
+    scores the tokens by the reward functions that are not machines.
 
     Attributes:
         task, composition: as given.
-        machines: the sources that are machines, by name. others: the sources that are not.
+        machines: the reward machines by name. others: the other reward functions.
         next_state: int64 [S, V]. start: int64 [N].
         available: bool [S, V], or None where every token may be taken.
-        logged: which column of a step's ledger is which entry of ``info``: "gold", "proxy", each term raw and
-            weighted.
+        logged: the column of ``reward_terms`` of each entry of ``info``: "gold", "proxy", each term raw and weighted.
     """
 
     def __init__(self, task: Task, composition: Composition) -> None:
@@ -106,7 +108,7 @@ class TokenModel:
         self.others = tuple(one for one in sources if one.name not in self.machines)
         reference, n_tokens = task.reference, task.vocabulary.size
         parts = [(one.next_state, one.start) for one in self.machines.values()]
-        # The mask's context comes last; where all is allowed, an automaton of one state stands for it.
+        # The mask's context comes last; without a mask it is an automaton of one state.
         silent = np.zeros((1, n_tokens), dtype=np.int64), np.zeros(1, dtype=np.int64)
         parts.append(silent if reference.available is None else (reference.next_context, reference.start))
         joint = product([table for table, _ in parts], [start for _, start in parts])
@@ -122,42 +124,46 @@ class TokenModel:
             **{f"reward/{name}": column for name, column in self._raw.items()},
             **{f"reward/{name}/weighted": column for name, column in self._weighted.items()},
         }
-        self._horizon_pays = any(one.reward_at_horizon.any() for one in self.machines.values())
+        self._has_horizon_reward = any(one.reward_at_horizon.any() for one in self.machines.values())
         self._following, self._entries = self.next_state.ravel(), self._tabulate()
 
     def _tabulate(self) -> FloatArray:
-        """Return the ledger of each state and token, [S * V, K], then of the H-th token if that differs."""
+        """Return the reward terms of each state and token, [S * V, K], then of the H-th token if they differ."""
         size = self.next_state.size
-        ledger = np.zeros((size * (2 if self._horizon_pays else 1), 1 + len(self._raw) + len(self._weighted)))
+        reward_terms = np.zeros(
+            (size * (2 if self._has_horizon_reward else 1), 1 + len(self._raw) + len(self._weighted))
+        )
         for name, machine in self.machines.items():
-            ledger[:size, self._raw[name]] = machine.reward[self._members[name]].ravel()
-            if self._horizon_pays:
+            reward_terms[:size, self._raw[name]] = machine.reward[self._members[name]].ravel()
+            if self._has_horizon_reward:
                 both = machine.reward + machine.reward_at_horizon
-                ledger[size:, self._raw[name]] = both[self._members[name]].ravel()
-        self._pay(ledger)
-        return ledger
+                reward_terms[size:, self._raw[name]] = both[self._members[name]].ravel()
+        self._set_sums(reward_terms)
+        return reward_terms
 
-    def _pay(self, ledger: FloatArray) -> None:
-        """Fill in the weighted columns of ``ledger`` [B, K], and their sum, from the raw ones."""
-        weighted = self.composition.weighted({name: ledger[:, column] for name, column in self._raw.items()})
+    def _set_sums(self, reward_terms: FloatArray) -> None:
+        """Fill in the weighted columns of ``reward_terms`` [B, K], and their sum, from the raw ones."""
+        weighted = self.composition.weighted(
+            {name: reward_terms[:, column] for name, column in self._raw.items()}
+        )
         for name, column in self._weighted.items():
-            ledger[:, column] = weighted[name]
-        ledger[:, 0] = self.composition.reward(weighted)
+            reward_terms[:, column] = weighted[name]
+        reward_terms[:, 0] = self.composition.reward(weighted)
 
     def set_weight(self, name: str, weight: float) -> None:
-        """Give the train source ``name`` another weight from the next step on. For trainers, which log it.
+        """Change the weight of the training reward component ``name`` from the next step on. A trainer must log it.
 
         Raises:
-            ValueError: no train source of that name, a weight that is no finite number, or a machine: the states of
-                the "machine" observation are made for the weights of the beginning.
+            ValueError: no component of that name, a weight that is not a finite number, or a machine: the states of the
+                "machine" observation depend on the first weights.
         """
         composition = self.composition.with_weight(name, weight)
         if name in self.machines:
             raise ValueError(
-                f"{name!r} is a machine, whose weight stays: only a source that is none is annealed"
+                f"{name!r} is a machine, whose weight is fixed: anneal a reward function that is not a machine"
             )
         self.composition = composition
-        self._pay(self._entries)
+        self._set_sums(self._entries)
 
     @property
     def n_states(self) -> int:
@@ -165,61 +171,61 @@ class TokenModel:
         return len(self.next_state)
 
     def transition(self, state: IntArray, action: IntArray, at_horizon: BoolArray) -> TokenStep:
-        """Return the step of B lanes: ``state`` [B], ``action`` [B], ``at_horizon`` [B] (the H-th token).
+        """Return the step of B sub-environments: ``state`` [B], ``action`` [B], ``at_horizon`` [B] (the H-th token).
 
-        Sources that are no machines count as 0 in the ledger; ``ask_others`` fills them in.
+        Reward functions that are not machines are 0 in ``reward_terms``; ``ask_others`` fills them in.
         """
-        index = state * self.task.vocabulary.size + action
+        index = state * self.task.vocabulary.size + action  # [B]
         next_state = self._following.take(index)
-        if self._horizon_pays:
+        if self._has_horizon_reward:
             index += at_horizon * self._following.size
         terminated = (action == self.task.vocabulary.eos) | at_horizon
         return TokenStep(next_state, terminated, self._entries.take(index, axis=0))
 
     def reward_terms_tables(self) -> tuple[FloatArray, ...]:
-        """Return the ledger of each state and token, [S, V, K]; where the H-th token pays otherwise, its own after it."""
+        """Return the reward terms of each state and token, [S, V, K], and those of the H-th token if they differ."""
         shape = (-1, *self.next_state.shape, self._entries.shape[1])
         return tuple(self._entries.reshape(shape))
 
-    def ask_others(self, ledger: FloatArray, batch: TokenBatch) -> None:
-        """Fill in the sources that are no machines, and all that follows. Raises SourceContractError."""
+    def ask_others(self, reward_terms: FloatArray, batch: TokenBatch) -> None:
+        """Fill ``reward_terms`` [B, K] with the scores of ``others`` and the sums. Raises SourceContractError."""
         for source in self.others:
-            ledger[:, self._raw[source.name]] = score_strictly(source, batch, self.task.vocabulary)
-        self._pay(ledger)
+            reward_terms[:, self._raw[source.name]] = score_strictly(source, batch, self.task.vocabulary)
+        self._set_sums(reward_terms)
 
     def row(self, state: int, at_horizon: bool) -> Row:
-        """Return what each token gives in ``state``, None where it is masked: for the scalar environment."""
+        """Return the step of each token in ``state``, None where it is masked: for the scalar environment."""
         n_tokens = self.task.vocabulary.size
         step = self.transition(np.full(n_tokens, state), np.arange(n_tokens), np.full(n_tokens, at_horizon))
         return [
-            (int(step.next_state[token]), *self.read(step.ledger[token]))
+            (int(step.next_state[token]), *self.read(step.reward_terms[token]))
             if self.available is None or self.available[state, token]
             else None
             for token in range(n_tokens)
         ]
 
-    def read(self, ledger: FloatArray) -> tuple[float, dict[str, float]]:
-        """Return the reward and what is logged of one lane's ledger, [K]."""
-        entries = ledger.tolist()
+    def read(self, reward_terms: FloatArray) -> tuple[float, dict[str, float]]:
+        """Return the reward and the logged terms of one row of ``reward_terms``, [K]."""
+        entries = reward_terms.tolist()
         return entries[0], {key: entries[column] for key, column in self.logged.items()}
 
     @cached_property
     def train_state(self) -> IntArray:
-        """Return the state of the machine that is paid, int64 [S]: the coarsest that tells all future pay.
+        """Return the state of the training reward's machine, int64 [S]: the coarsest one that predicts every reward.
 
-        It knows shaping as well, and nothing of gold, proxy or metrics that are not paid.
+        Shaping is included; gold, proxy and metrics are included only where they are training rewards.
 
         Raises:
-            ValueError: a paid source, or a shaping one, that is no machine.
+            ValueError: a training reward or shaping term that is not a machine.
         """
         shaping = [source.name for source, _ in self.composition.shaping]
         for source, _ in (*self.composition.train, *self.composition.shaping):
             if source.name not in self.machines:
                 raise ValueError(
-                    f"observation='machine' needs every paid source to be a machine, and {source.name!r} is "
+                    f"observation='machine' needs every training reward to be a machine, and {source.name!r} is "
                     f"{type(source).__name__}: use observation='tokens'"
                 )
-        # Of what is paid and of each shaping term, before the H-th token and at it.
+        # The reward and each shaping term, before the H-th token and at it.
         columns = [0, *(self._weighted[name] for name in shaping)]
         outputs = [
             table
@@ -232,35 +238,35 @@ class TokenModel:
 
     @cached_property
     def n_train_states(self) -> int:
-        """Return Q, the number of states of the machine that is paid."""
+        """Return Q, the number of states of the training reward's machine."""
         return int(self.train_state.max()) + 1
 
     @cached_property
     def _with_contexts(self) -> Product:
-        """Return the machines beside the reference policy's contexts: the states of the tabular process."""
+        """Return the product of the machines and the reference policy's contexts: the states of ``tabular_mdp``."""
         reference = self.task.reference
         return product([self.next_state, reference.next_context], [self.start, reference.start])
 
     def tabular_mdp(self, max_entries: int = MAX_ENTRIES) -> TabularMDP:
-        """Return the task as tables: machines x contexts of the reference policy, a channel for every source.
+        """Return the task as tables: machines x contexts of the reference policy, a channel for every reward function.
 
         The horizon is a field (a termination), so the tables are not expanded over time.
 
         Raises:
-            ValueError: a source that is no machine, or more than ``max_entries`` entries.
+            ValueError: a reward function that is not a machine, or more than ``max_entries`` entries.
         """
         if self.others:
             raise ValueError(
-                f"source {self.others[0].name!r} is {type(self.others[0]).__name__}, no machine, so "
+                f"reward function {self.others[0].name!r} is {type(self.others[0]).__name__}, not a machine, so "
                 f"{self.task.name} has no tables with it: evaluate on the prefix tree or by sampling"
             )
         joint, vocabulary = self._with_contexts, self.task.vocabulary
         shape = (len(joint.next_state), vocabulary.size, 1)
         check_size(*shape, max_entries)
         state, context = joint.members.T
-        ends = np.zeros(shape, dtype=np.bool_)
+        ends = np.zeros(shape, dtype=np.bool_)  # [S, V, 1]
         ends[:, vocabulary.eos] = True
-        start = np.zeros(shape[0])
+        start = np.zeros(shape[0])  # [S]
         np.add.at(start, joint.start, self.task.prompt_weights)
         at_horizon = {name: one.reward_at_horizon for name, one in self.machines.items()}
         return TabularMDP(
@@ -279,19 +285,19 @@ class TokenModel:
         )
 
     def machine_tables(self, with_contexts: bool = False) -> tuple[TabularMDP, IntArray]:
-        """Return the tables of what the "machine" observation shows, and which of their states each state of
-        ``tabular_mdp`` is, int64 [S].
+        """Return the tables over the states of the "machine" observation, and the index in them of each state of
+        ``tabular_mdp``, int64 [S].
 
-        Their channels are "paid", what is paid, and "shaping", what is added to it (``walk_weights`` has both); gold
-        has no part in the states where it is not paid. A time-dependent policy of these tables is one of the finer
-        process: ``policy[:, label]``.
+        The channels are "train", the training reward, and "shaping", which is added to it (``walk_weights`` has both).
+        Gold is not part of the states unless it is a training reward. ``policy[:, label]`` turns a time-dependent policy
+        of these tables into one of ``tabular_mdp``.
 
         Args:
-            with_contexts: keep the reference policy's contexts in the states and the reference itself, which a
-                KL-regularised agent needs; else the reference is uniform over the available tokens.
+            with_contexts: keep the reference policy and its contexts in the states, which a KL-regularized agent needs;
+                else the reference is uniform over the available tokens.
 
         Raises:
-            ValueError: a paid source that is no machine.
+            ValueError: a training reward that is not a machine.
         """
         full, (state, context) = self.tabular_mdp(), self._with_contexts.members.T
         seen = self.train_state[state]
@@ -299,7 +305,7 @@ class TokenModel:
         if with_contexts:
             label = np.unique(np.stack([seen, context]), axis=1, return_inverse=True)[1].reshape(-1)
         first = np.unique(label, return_index=True)[1]
-        terms = {"paid": self.composition.train, "shaping": self.composition.shaping}
+        terms = {"train": self.composition.train, "shaping": self.composition.shaping}
         channels = {
             name: full.reward({source.name: weight for source, weight in sources})
             for name, sources in terms.items()
@@ -323,21 +329,20 @@ class TokenModel:
 
     @property
     def walk_weights(self) -> dict[str, float]:
-        """Return the weight of each channel of ``machine_tables`` in what a learner gets: 1."""
-        return {"paid": 1.0, "shaping": 1.0} if self.composition.shaping else {"paid": 1.0}
+        """Return the weight of each channel of ``machine_tables`` in the learner's reward: 1."""
+        return {"train": 1.0, "shaping": 1.0} if self.composition.shaping else {"train": 1.0}
 
     def machine_observations(self) -> IntArray:
         """Return the "machine" observation of each state of ``tabular_mdp`` at each time, int64 [H + 1, S].
 
-        Entry [t, s] is what an agent sees in state s after t tokens, so a table indexed by observation reads
-        those of the finer process.
+        Entry [t, s] is the observation of state s after t tokens. It indexes a table over observations.
         """
-        time = np.arange(self.task.horizon + 1)[:, None]
+        time = np.arange(self.task.horizon + 1)[:, None]  # [H + 1, 1]
         return self.train_state[self._with_contexts.members[:, 0]] + self.n_train_states * time
 
 
 def observation_space(model: TokenModel, observation: str) -> gym.Space[Any]:
-    """Return the space of "tokens" or "machine". Raises ValueError for another word, or without a machine."""
+    """Return the space of "tokens" or "machine". Raises ValueError for another name, or without a machine."""
     task = model.task
     if observation == "machine":
         return gym.spaces.Discrete(model.n_train_states * (task.horizon + 1))
@@ -345,7 +350,7 @@ def observation_space(model: TokenModel, observation: str) -> gym.Space[Any]:
         raise ValueError(f"observation is {observation!r}: give 'tokens' or 'machine'")
     nvec = np.full(task.prompt_length + task.horizon, task.vocabulary.size + 1)
     space = gym.spaces.MultiDiscrete(nvec, dtype=task.vocabulary.dtype)
-    space.nvec = nvec  # Gymnasium gives it the small dtype, in which others' sums of it overflow (SB3's one-hot columns)
+    space.nvec = nvec  # Gymnasium gives it the small dtype, whose sums overflow in SB3's one-hot encoding
     return space
 
 

@@ -1,4 +1,4 @@
-"""A token episode as text: prompt, completion with the paid tokens marked, each source's term, the return."""
+"""A token episode as text: prompt, completion with marks under the rewarded tokens, reward terms, return."""
 
 import numpy as np
 
@@ -9,41 +9,50 @@ from tokenwalk.envs.rewards.source import score_tokens
 from tokenwalk.envs.tasks import Task
 
 
-def draw_episode(task: Task, composition: Composition, tokens: TokenArray, length: int) -> str:
-    """Return the episode so far: ``tokens`` [P + H], prompt and completion, ``length`` of which are written.
+def format_episode(task: Task, composition: Composition, tokens: TokenArray, length: int) -> str:
+    """Return the episode so far as text.
 
-    Under each token that was paid stands +, or - where it cost something. Terms and the return are sums so
-    far.
+    A + stands under each token of positive reward, a - under each of negative reward. The terms and the return are
+    sums so far.
+
+    Args:
+        task: of the episode.
+        composition: its reward terms.
+        tokens: integers [P + H], prompt and completion.
+        length: number of tokens generated so far.
     """
-    prompt, completion = tokens[: task.prompt_length], tokens[task.prompt_length :]
+    prompt, completion = tokens[: task.prompt_length], tokens[task.prompt_length :]  # [P], [H]
     scores = score_tokens(
         composition.sources, prompt[None], completion[None], np.array([length]), task.vocabulary
     )
     weighted = composition.weighted(scores)
-    paid = composition.paid(weighted)[0, :length]
-    written = [task.vocabulary.tokens[token] for token in completion[:length]]
-    lines = {"prompt": task.vocabulary.decode(prompt), "completion": task.vocabulary.separator.join(written)}
-    if paid.any():
-        lines[""] = _marks(written, paid, task.vocabulary.separator)
+    reward = composition.train_reward(weighted)[0, :length]  # [length]
+    generated = [task.vocabulary.tokens[token] for token in completion[:length]]
+    lines = {
+        "prompt": task.vocabulary.decode(prompt),
+        "completion": task.vocabulary.separator.join(generated),
+    }
+    if reward.any():
+        lines[""] = _marks(generated, reward, task.vocabulary.separator)
     weights = {source.name: weight for source, weight in (*composition.train, *composition.shaping)}
     shaping = {source.name for source, _ in composition.shaping}
     for source in composition.sources:
         total, name = scores[source.name].sum(), source.name
-        lines[name] = f"{total:+g}, not paid"
+        lines[name] = f"{total:+g}, not in the reward"
         if name in weights:
             lines[name] = f"{total:+g} x {weights[name]:g} = {weighted[name].sum():+g}"
         if name in shaping:
-            lines[name] += ", in no return"
-    lines["return"] = f"{paid.sum():+g}"
+            lines[name] += ", not in the return"
+    lines["return"] = f"{reward.sum():+g}"
     width = max(map(len, lines)) + 2
     return "\n".join(
         f"{name:{width}}{text}".rstrip() for name, text in lines.items() if name != "prompt" or text
     )
 
 
-def _marks(tokens: list[str], paid: FloatArray, separator: str) -> str:
-    """Return the line under the completion: each token's width in +, - or blanks, as it was paid."""
+def _marks(tokens: list[str], rewards: FloatArray, separator: str) -> str:
+    """Return the line under the completion: each token's width in +, - or blanks, by the sign of its reward."""
     return separator.join(
         "+- "[0 if reward > 0 else 1 if reward < 0 else 2] * len(token)
-        for token, reward in zip(tokens, paid, strict=True)
+        for token, reward in zip(tokens, rewards, strict=True)
     )

@@ -1,6 +1,6 @@
-"""What every finite environment is made of: one pure, batched transition.
+"""The transition of a finite environment: one pure, batched function.
 
-Shape letters used throughout: B batch (lanes), T time, S states, A actions, K outcomes of the noise, V vocabulary.
+Shape letters: B batch (sub-environments), T time, S states, A actions, K outcomes of the noise, V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 
 
 class Transition(NamedTuple):
-    """One step of B lanes."""
+    """One step of B sub-environments."""
 
     next_state: IntArray  # [B]
     terminated: BoolArray  # [B]
@@ -20,7 +20,7 @@ class Transition(NamedTuple):
 
 
 class TransitionModel(Protocol):
-    """A finite environment as data and one pure function: no generator inside, the noise is an argument."""
+    """A finite environment as data and one pure function; the noise is an argument."""
 
     @property
     def n_states(self) -> int:
@@ -39,15 +39,20 @@ class TransitionModel(Protocol):
         """Return the probability of each starting state, [S]."""
 
     def transition(self, state: IntArray, action: IntArray, outcome: IntArray | int) -> Transition:
-        """Return the step of B lanes from ``state`` [B] under ``action`` [B] with noise ``outcome`` [B] in 0..K-1."""
+        """Return the step from ``state`` [B] under ``action`` [B] with the noise ``outcome`` [B] in 0..K-1."""
 
     def outcome_probability(self, state: IntArray, action: IntArray) -> FloatArray:
         """Return the probability of each outcome, [B, K]; rows sum to 1."""
 
 
-def sample_outcomes(probability: FloatArray, draw: FloatArray) -> IntArray:
-    """Return the outcome of each lane by inversion: ``probability`` [B, K], ``draw`` [B] in [0, 1)."""
-    cumulative = np.cumsum(probability, axis=1)
-    # A sum that ends just below 1 must not let a draw fall past the last outcome.
-    outcome: IntArray = np.minimum((draw[:, None] >= cumulative).sum(axis=1), probability.shape[1] - 1)
+def sample_outcomes(probability: FloatArray, uniform: FloatArray) -> IntArray:
+    """Return the outcome of each sub-environment by inversion, int64 [B].
+
+    Args:
+        probability: float64 [B, K], rows sum to 1.
+        uniform: uniform samples in [0, 1), float64 [B].
+    """
+    cumulative = np.cumsum(probability, axis=1)  # [B, K]
+    # A sum that ends just below 1 must not let a sample fall past the last outcome.
+    outcome: IntArray = np.minimum((uniform[:, None] >= cumulative).sum(axis=1), probability.shape[1] - 1)
     return outcome

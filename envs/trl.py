@@ -1,24 +1,22 @@
-"""A token task's reward as TRL's ``reward_funcs``: a function for each source, so that TRL logs and weighs each by itself.
+"""A token task's reward as TRL's ``reward_funcs``: one function for each reward component, which TRL logs and weights.
 
-Nothing of TRL is imported. TRL adds the weighted rewards of a completion and then standardises the sum in its group.
+TRL is not imported. TRL adds the weighted rewards of a completion and then standardizes the sum in its group.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tokenwalk.envs.rewards.source import Source, score_tokens
 from tokenwalk.envs.tasks import Task, find_task
-from tokenwalk.envs.token_model import Paid, compose
+from tokenwalk.envs.token_model import RewardTerm, compose
 from tokenwalk.envs.vocabulary import EOS
 
 
 class RewardFuncs(NamedTuple):
-    """What ``GRPOTrainer`` and ``GRPOConfig`` take.
+    """The arguments of ``GRPOTrainer`` and ``GRPOConfig``.
 
     Attributes:
-        functions: ``reward_funcs``. weights: ``reward_weights``; 0 for gold and the metrics, which are logged and not paid.
+        functions: ``reward_funcs``. weights: ``reward_weights``; 0 for what is only logged: gold and the metrics.
     """
 
     functions: list["SourceReward"]
@@ -26,11 +24,11 @@ class RewardFuncs(NamedTuple):
 
 
 class SourceReward:
-    """One source as a function of texts, under its own name.
+    """One reward component as a function of texts, under its own name.
 
     Args:
         source: of the task.
-        task: whose vocabulary the texts are written in, and whose prompts stand before them.
+        task: gives the vocabulary and the prompts.
     """
 
     def __init__(self, source: Source, task: Task) -> None:
@@ -38,23 +36,20 @@ class SourceReward:
         self.__name__ = source.name  # under which TRL logs it
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-        """Return what the source says of each whole completion, the sum over its tokens.
+        """Return the reward of each whole completion, summed over its tokens.
 
-        Texts, or conversations, whose last message counts. A completion of fewer than H tokens is taken to have ended; of
-        a longer one the first H tokens count, as in the environment. Where the task has several prompts, the longest that
-        a text ends with is meant; where it has one, what stands before is not looked at.
+        An item is a text or a conversation, of which the last message counts. A completion of fewer than H tokens has
+        ended. Of a longer one the first H tokens count, as in the environment. Where the task has several prompts, the
+        prompt is the longest one that the text ends with; where it has one prompt, the text is not read.
 
         Raises:
-            ValueError: a text that ends with no prompt of the task, or a completion with what is no token of it.
-            SourceContractError: a source that returned what it must not.
+            ValueError: a text that ends with no prompt of the task, or a completion with an unknown token.
+            SourceContractError: a reward function that broke its contract.
         """
         task, vocabulary = self.task, self.task.vocabulary
         number = [self._prompt_of(_text(prompt)) for prompt in prompts]
-        tokens = np.full((len(number), task.horizon), vocabulary.pad, dtype=vocabulary.dtype)
-        length = np.zeros(len(number), dtype=np.int64)
-        for row, completion in enumerate(completions):
-            ids = [*vocabulary.encode(_text(completion)), vocabulary.eos][: task.horizon]
-            tokens[row, : len(ids)], length[row] = ids, len(ids)
+        rows = [vocabulary.encode_completion(_text(completion), task.horizon) for completion in completions]
+        tokens, length = vocabulary.pad_rows(rows, task.horizon)
         prompt = task.prompt_ids[number]
         found: list[float] = (
             score_tokens([self.source], prompt, tokens, length, vocabulary)[self.source.name]
@@ -74,12 +69,12 @@ class SourceReward:
         return max(ends, key=lambda number: len(prompts[number]))
 
 
-def reward_funcs(task: Task | str, reward: Paid | Sequence[Paid] = "gold") -> RewardFuncs:
-    """Return the sources of ``task`` as TRL wants them: those that are paid, then gold and the metrics with weight 0.
+def reward_funcs(task: Task | str, reward: RewardTerm | Sequence[RewardTerm] = "gold") -> RewardFuncs:
+    """Return the reward components of ``task`` for TRL: the training reward, then gold and the metrics with weight 0.
 
     Args:
         task: or its name.
-        reward: as the environment takes it: "gold", "proxy", a source, or a list of them, each with its weight if any.
+        reward: as in the environment: "gold", "proxy", a reward function, or a list of these, each with or without a weight.
 
     Raises:
         ValueError: an unknown task or reward.
@@ -94,12 +89,14 @@ def reward_funcs(task: Task | str, reward: Paid | Sequence[Paid] = "gold") -> Re
     composition = compose(task, reward)
     weights = {source.name: weight for source, weight in composition.train}
     functions = [SourceReward(source, task) for source in composition.sources]
-    functions.sort(key=lambda one: one.source.name not in weights)  # a stable sort: what is paid comes first
+    functions.sort(
+        key=lambda one: one.source.name not in weights
+    )  # a stable sort: the training reward comes first
     return RewardFuncs(functions, [weights.get(one.source.name, 0.0) for one in functions])
 
 
-def _text(written: Any) -> str:
-    """Return a text, or the last message of a conversation, without the marks that a tokenizer may leave."""
-    if not isinstance(written, str):
-        written = written[-1]["content"] if written else ""
-    return str(written).replace(EOS, "")
+def _text(item: Any) -> str:
+    """Return a text, or the last message of a conversation, without the end marks that a tokenizer may leave."""
+    if not isinstance(item, str):
+        item = item[-1]["content"] if item else ""
+    return str(item).replace(EOS, "")

@@ -1,6 +1,6 @@
-"""Token ids and the text that they stand for."""
+"""Token ids and their text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,14 +14,14 @@ EOS = "<eos>"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """V tokens, the last of which is ``<eos>``; the id V is padding and no token.
+    """V tokens, the last of which is ``<eos>``; the id V is padding, not a token.
 
     Where every token but ``<eos>`` is a single character, text is their sequence; else words with a space
     between.
 
     Raises:
-        ValueError: a token that is no text or is empty, one given twice, none beside ``<eos>``, ``<eos>``
-            missing or not last, or a space inside a word.
+        ValueError: a token that is not text, is empty or is repeated; no token but ``<eos>``; ``<eos>`` missing or not
+            last; or a space inside a word.
     """
 
     tokens: tuple[str, ...]
@@ -68,7 +68,7 @@ class Vocabulary:
 
     @cached_property
     def separator(self) -> str:
-        """Return what stands between two tokens of a text: nothing or a space."""
+        """Return the separator between two tokens of a text: "" or a space."""
         return "" if all(len(token) == 1 for token in self.tokens[:-1]) else " "
 
     @property
@@ -80,7 +80,7 @@ class Vocabulary:
         """Return the ids of ``text``, int64 [n], without ``<eos>``.
 
         Raises:
-            ValueError: a character or word that is no token, with its place.
+            ValueError: an unknown character or word, with its position.
         """
         if not isinstance(text, str):
             raise ValueError(f"{text!r} is no text: give a string")
@@ -93,6 +93,24 @@ class Vocabulary:
                     f"{piece!r}, number {place + 1} of {text!r}, is not in the vocabulary: it has {known}"
                 )
         return np.array([number[piece] for piece in pieces], dtype=np.int64)
+
+    def encode_completion(self, text: str, horizon: int) -> list[int]:
+        """Return the ids of ``text``, ended by ``<eos>`` unless its first ``horizon`` tokens fill the horizon.
+
+        Raises:
+            ValueError: as ``encode``.
+        """
+        return [*self.encode(text).tolist(), self.eos][:horizon]
+
+    def pad_rows(
+        self, rows: Sequence[Sequence[int]], width: int
+    ) -> tuple[npt.NDArray[np.unsignedinteger], IntArray]:
+        """Return ``rows`` of ids as one array [B, width], padded on the right with V, and their lengths, int64 [B]."""
+        tokens = np.full((len(rows), width), self.pad, dtype=self.dtype)
+        length = np.zeros(len(rows), dtype=np.int64)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row)], length[index] = row, len(row)
+        return tokens, length
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """Return the text of ``ids`` [n] up to the first ``<eos>``; padding is left out.

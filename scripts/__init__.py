@@ -1,1 +1,1 @@
-"""What runs: one thin file per subcommand of ``tokenwalk``."""
+"""The subcommands of ``tokenwalk``: one thin file each."""

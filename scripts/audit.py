@@ -1,4 +1,4 @@
-"""``tokenwalk audit WHAT``: what an optimiser would really do with it, the exploit first."""
+"""``tokenwalk audit WHAT``: the optimum and the exploits of a reward, or the bias of a gradient."""
 
 import dataclasses
 import threading
@@ -14,13 +14,13 @@ from tokenwalk.scripts.console import File, note, parse, print_json, print_table
 from tokenwalk.scripts.main import run_command
 
 _ROWS = 10  # of the curve
-_PATIENCE = 2.0  # seconds before the first word on progress, and between two
+_INTERVAL = 2.0  # seconds between two reports of progress
 _TEXT_WIDTH = 60
 
 
 @dataclass(frozen=True)
 class RewardArguments:
-    """Say what an optimiser of a reward would write, what that is truly worth, and which cheats are paid.
+    """Print the reward-optimal completion, its gold, and the exploits of a reward.
 
     The exit code is 0 for aligned and for costly (with a warning), 1 for hackable, 2 for a reward that breaks its
     contract. Without --task there is no gold and no verdict."""
@@ -30,38 +30,38 @@ class RewardArguments:
     ] = None
     """the reward: FILE.py:FUNCTION, a RUN of a learned reward, or a task's own gold or proxy"""
     task: Annotated[str | None, tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None
-    """the task whose gold judges it: a name such as Flattery, or FILE.py:NAME"""
+    """the task with the gold reward: a name such as Flattery, or FILE.py:NAME"""
     text: File = None
-    """without a task: write like this text (default: the bundled one)"""
+    """without a task: fit the reference policy to this text (default: the bundled one)"""
     tokens: Literal["characters", "words"] = "characters"
-    """without a task: what is written at a time"""
+    """without a task: the tokens"""
     horizon: Annotated[int | None, tyro.conf.arg(metavar="H", help_behavior_hint="")] = None
-    """most tokens of a completion (default: the task's own, or 32)"""
+    """maximum tokens of a completion (default: the task's own, or 32)"""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """seed of the searches and draws"""
+    """seed of the searches and samples"""
     budget: Annotated[int, tyro.conf.arg(metavar="N")] = 200_000
-    """texts that a search may score, about"""
+    """completions that a search may score, approximately"""
     self_test: bool = False
-    """audit built-in rewards, clean, exploitable and broken, and say whether each is found out"""
+    """audit built-in rewards (correct, exploitable, broken) and compare each verdict with the expected one"""
     json: bool = False
     """print one JSON object"""
 
 
 @dataclass(frozen=True)
 class KlArguments:
-    """Compare what a language model's agent climbs, with its KL where it is charged, with the exact gradient of reward
-    less kl_coef times the KL, which enumeration gives on a small task.
+    """Compare the gradient of an agent and its KL with the exact gradient of reward minus kl_coef times KL.
 
-    The exit code is 0 where the choice climbs what is meant, 1 where it does not."""
+    The exact gradient is by enumeration, on a small task. The exit code is 0 where the agent's gradient has the right
+    direction, 1 where it has another one."""
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[TASK]")] = "Flattery"
-    """a token task of few texts"""
+    """a token task of few completions"""
     agent: Annotated[str, tyro.conf.arg(metavar="AGENT")] = "rloo"
-    """reinforce, rloo, grpo or ppo-lm"""
+    """reinforce, rloo, grpo, ppo-lm, or FILE.py:CLASS of a custom PolicyGradient"""
     updates: Annotated[int, tyro.conf.arg(metavar="N")] = 100
-    """updates to sample, of each agent"""
+    """updates to sample, for each agent"""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """of the model and the samples"""
+    """seed of the model and the samples"""
     json: bool = False
     """print one JSON object"""
 
@@ -89,35 +89,33 @@ def _audit_reward(argv: Sequence[str]) -> int:
     if arguments.self_test:
         return _self_test(arguments)
     if arguments.name is None:
-        raise ValueError(
-            "there is no reward to audit: name one, such as my_reward.py:score, or give --self-test"
-        )
+        raise ValueError("there is no reward to audit: give one, such as my_reward.py:score, or --self-test")
     from tokenwalk.agents.study.audit.audit_reward import EXIT_CODES, audit_reward
     from tokenwalk.agents.study.audit.load_reward import name_reward
 
     named = name_reward(arguments.name, arguments.task, arguments.text, arguments.tokens, arguments.horizon)
-    with _progress() as told:
+    with _progress() as on_stage:
         report = audit_reward(
             named.source,
             named.task,
             judged=named.judged,
             seed=arguments.seed,
             budget=arguments.budget,
-            told=told,
+            on_stage=on_stage,
         )
     if arguments.json:
         print_json(report)
     else:
         _show(report)
     if report["verdict"] == "costly":
-        note(f"warning: optimising this reward loses {100 * report['gold_lost']:.3g} % of the possible gold")
+        note(f"warning: optimizing this reward loses {100 * report['gold_lost']:.3g} % of the possible gold")
     return EXIT_CODES[report["verdict"]]
 
 
 def _audit_kl(argv: Sequence[str]) -> int:
     """Run ``tokenwalk audit kl``."""
-    from tokenwalk.agents.policy_gradient.config import ALGORITHMS, PolicyGradientConfig
-    from tokenwalk.agents.study.audit.audit_kl import SMALL, Choice, audit_kl
+    from tokenwalk.agents.policy_gradient.config import PolicyGradientConfig
+    from tokenwalk.agents.study.audit.audit_kl import SMALL, audit_kl, find_choice
 
     asked = dataclasses.make_dataclass(
         "AuditKlArguments",
@@ -130,13 +128,11 @@ def _audit_kl(argv: Sequence[str]) -> int:
     )
     parsed: Any = parse(asked, "audit kl", argv)
     arguments = parsed.request
-    if arguments.agent not in ALGORITHMS:
-        raise ValueError(f"agent is {arguments.agent!r}: give one of {', '.join(ALGORITHMS)}")
     from tokenwalk.envs.tasks import find_task
 
-    choice = Choice(arguments.agent, parsed.config, arguments.seed, arguments.updates)
-    with _progress() as told:
-        report = audit_kl(find_task(arguments.env), choice, told)
+    choice = find_choice(arguments.agent, parsed.config, seed=arguments.seed, updates=arguments.updates)
+    with _progress() as on_stage:
+        report = audit_kl(find_task(arguments.env), choice, on_stage)
     if arguments.json:
         print_json(report)
     else:
@@ -145,7 +141,7 @@ def _audit_kl(argv: Sequence[str]) -> int:
 
 
 def _show_kl(report: dict[str, Any]) -> None:
-    """Print an audit of a KL for a person."""
+    """Print an audit of a gradient as tables."""
     print(
         f"{report['task']}, a model {report['kl']:.3g} nats from the reference policy ({report['model']}), kl_coef "
         f"{report['kl_coef']:g}"
@@ -153,34 +149,34 @@ def _show_kl(report: dict[str, Any]) -> None:
     columns = ("placement", "relative_error", "cosine", "scale", "optimizes")
     if report["placements"]:
         rows = [_rounded(row, columns) for row in report["placements"]]
-        print_table(columns, rows, title="the KL's gradient, by where it is charged: exact, by enumeration")
-    figures = ("agent", "normalization", "kl", "relative_error", "sampling_error", "bias", "cosine", "scale")
-    rows = [_rounded(row, figures) for row in (*report["estimators"], report["choice"])]
+        print_table(columns, rows, title="gradient of the KL by placement: exact, by enumeration")
+    names = ("agent", "normalization", "kl", "relative_error", "sampling_error", "bias", "cosine", "scale")
+    rows = [_rounded(row, names) for row in (*report["estimators"], report["choice"])]
     rows[-1][0] = f"your choice: {rows[-1][0]}"
-    print_table(figures, rows, title="the whole gradient, by agent: sampled")
-    said = {
-        "unbiased": "climbs what is meant: what is missing, sampling explains",
-        "shorter": "climbs in the right direction, at another length, which the learning rate makes good",
-        "turned": "does not climb what is meant",
+    print_table(names, rows, title="gradient of the objective by agent: sampled")
+    meaning = {
+        "unbiased": "has an unbiased gradient: sampling explains the error",
+        "shorter": "has a gradient of the right direction and another length: adjust the learning rate",
+        "turned": "has a biased gradient: its direction is not that of the objective",
     }
     chosen = report["choice"]
-    print(f"{chosen['agent']} with {chosen['kl']} {said[report['verdict']]}")
+    print(f"{chosen['agent']} with {chosen['kl']} {meaning[report['verdict']]}")
 
 
 def _rounded(row: dict[str, Any], columns: Sequence[str]) -> list[Any]:
-    """Return the row's figures to three digits."""
+    """Return the values of ``columns``, numbers to three digits."""
     return [f"{row[c]:.3g}" if isinstance(row[c], float) else row[c] for c in columns]
 
 
-# What can be audited: a purpose for the listing, and what runs it.
+# The audits: the purpose for the listing, and the command.
 AUDITS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    "reward": ("what an optimiser of a reward would write, and which cheats it pays", _audit_reward),
-    "kl": ("what a policy gradient and its KL really climb, against the exact gradient", _audit_kl),
+    "reward": ("the reward-optimal completion, its gold, and the exploits of a reward", _audit_reward),
+    "kl": ("the gradient of an algorithm and its KL beside the exact gradient", _audit_kl),
 }
 
 
 def _self_test(arguments: RewardArguments) -> int:
-    """Run the audit's self-test; 0 where every finding is the right one."""
+    """Run the audit's self-test; 0 where every verdict is the expected one."""
     from tokenwalk.agents.study.audit.self_test import run_cases
 
     rows = []
@@ -193,45 +189,45 @@ def _self_test(arguments: RewardArguments) -> int:
         return 0 if passed else 1
     columns = ("reward", "task", "expected", "found", "gold_lost", "right")
     print_table(columns, [[row[column] for column in columns] for row in rows])
-    print(f"{sum(row['right'] for row in rows)} of {len(rows)} findings are right")
+    print(f"{sum(row['right'] for row in rows)} of {len(rows)} verdicts are right")
     return 0 if passed else 1
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Say on stderr what goes on, every two seconds from the second one on; gives what is told the stages."""
+    """Report the stage on stderr every two seconds; yields the callback for the stages."""
     stage, over, started = ["starting"], threading.Event(), time.monotonic()
 
     def report() -> None:
-        while not over.wait(_PATIENCE):
+        while not over.wait(_INTERVAL):
             note(f"{time.monotonic() - started:.0f} s: {stage[0]} ...")
 
-    def told(text: str) -> None:
+    def on_stage(text: str) -> None:
         stage[0] = text
 
-    teller = threading.Thread(target=report, daemon=True)
-    teller.start()
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
     try:
-        yield told
+        yield on_stage
     finally:
         over.set()
-        teller.join()
+        reporter.join()
 
 
 def _show(report: dict[str, Any]) -> None:
-    """Print a report for a person: the verdict, then the tables."""
+    """Print a report: the verdict, then the tables."""
     print(report["sentence"])
     names = ("optimal_gold", "reference_gold", "reference_reward", "gold_optimal_reward", "range")
-    figures = [(name, report[name]) for name in names if report[name] is not None]
-    print_table(("figure", "value"), [*figures, ("exact", report["exact"]), ("found by", report["found_by"])])
+    metrics = [(name, report[name]) for name in names if report[name] is not None]
+    print_table(("metric", "value"), [*metrics, ("exact", report["exact"]), ("found by", report["found_by"])])
     columns = ("name", "text", "reward", "gold")
     rows = [
-        [_shortened(cheat["text"]) if c == "text" else cheat[c] for c in columns]
-        for cheat in report["cheats"]
+        [_shortened(tried["text"]) if c == "text" else tried[c] for c in columns]
+        for tried in report["candidates"]
     ]
-    print_table(("cheat", *columns[1:]), rows, title="canonical cheats")
+    print_table(("candidate", *columns[1:]), rows, title="exploit candidates")
     print_table(
-        ("group", "all of it paid the same"),
+        ("group size", "probability of equal rewards"),
         list(report["dead_groups"].items()),
         title="dead groups",
     )
@@ -240,11 +236,9 @@ def _show(report: dict[str, Any]) -> None:
         keys = [key for key in ("kl_coef", "kl", "reward", "gold") if curve[key] is not None]
         points = list(zip(*(curve[key] for key in keys), strict=True))
         kind = "exact optima" if curve["exact"] else "estimates"
-        print_table(
-            keys, points[:: max(1, len(points) // _ROWS)], title=f"{len(points)} {kind}, some of them"
-        )
+        print_table(keys, points[:: max(1, len(points) // _ROWS)], title=f"{len(points)} {kind}, a selection")
     if curve is not None and curve["peak"] is not None:
-        where = "" if curve["exact"] else "as far as it could be estimated, "
+        where = "" if curve["exact"] else "as estimated, "
         print(f"{where}gold peaks at {curve['peak']['gold']:.4g}, at a KL of {curve['peak']['kl']:.3g} nats")
     if report["note"]:
         print(f"note: {report['note']}")

@@ -17,15 +17,15 @@ Part = Literal["walk", "tokens", "learning", "sb3", "solve", "rewards", "lm", "a
 
 @dataclass(frozen=True)
 class BenchmarkArguments:
-    """Measure our speed and a peer's in turns and print medians and their ratio. Only ratios are claims: absolute
-    figures drift with the machine."""
+    """Measure our speed and that of a peer in turns and print medians and their ratio. Only ratios are claims: absolute
+    figures depend on the machine."""
 
     part: Annotated[
         tyro.conf.Positional[Part], tyro.conf.arg(metavar="[walk|tokens|learning|sb3|solve|rewards|lm|all]")
     ] = "all"
     """what to measure"""
     rounds: int = 7
-    """how often each pair takes turns; medians are reported"""
+    """number of rounds; medians are reported"""
     json: bool = False
     """print one JSON object"""
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def show(rows: "Sequence[Row]", as_json: bool) -> None:
-    """Print what was measured, as a table or as one JSON object."""
+    """Print the rows as a table or as one JSON object."""
     if as_json:
         print_json({"rows": [row.as_json() for row in rows]})
         return
@@ -71,7 +71,7 @@ def show(rows: "Sequence[Row]", as_json: bool) -> None:
 
 
 def with_prefix(value: float) -> str:
-    """Return a rate with three digits and a thousand or million behind it.
+    """Return a rate with three digits and the suffix k or M.
 
     >>> with_prefix(118_259_000.0), with_prefix(5_120.0)
     ('118 M', '5.12 k')

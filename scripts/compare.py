@@ -24,29 +24,29 @@ Names = Annotated[list[str], tyro.conf.arg(metavar="NAME ...", help_behavior_hin
 
 @dataclass(frozen=True)
 class CompareArguments:
-    """Train agents on rewards with several seeds and print what each came to by gold: the interquartile mean of the
-    normalised score, 1 being the exact optimum and 0 the reference policy, with a 95 % bootstrap interval over seeds. With
-    fewer than four seeds the first is the plain mean, and the second hardly more than the least and the largest.
+    """Train agents on rewards with several seeds and print the score that each reached by gold: the interquartile mean of
+    the normalized score (1: the exact optimum, 0: the reference policy), with a 95 % bootstrap interval over seeds. With
+    fewer than four seeds this is the plain mean, and the interval hardly more than the minimum and the maximum.
 
-    The rewards: gold; proxy; reward-model (learned from preferences); bonus (gold, and an autoencoder's error that fades);
-    potential (gold, and the autoencoder as a potential); penalty (proxy, less the autoencoder's error)."""
+    The rewards: gold; proxy; reward-model (learned from preferences); bonus (gold plus an autoencoder's error whose
+    weight goes to 0); potential (gold, shaped by the autoencoder); penalty (proxy minus the autoencoder's error)."""
 
     env: EnvName
     """an environment, such as Flattery"""
     agents: Names = field(default_factory=list)
-    """agents (default: q-learning ppo rloo sft on token tasks, else q-learning ppo dqn)"""
+    """agents, or FILE.py:CLASS (default: q-learning ppo rloo sft on token tasks, else q-learning ppo dqn)"""
     rewards: Names = field(default_factory=list)
-    """rewards (default: all that the environment has)"""
+    """rewards (default: every reward of the environment)"""
     seeds: int = 2
-    """runs of each, with the seeds 0, 1, ...; more of them go on in the same folder"""
+    """runs per agent and reward, with the seeds 0, 1, ...; more seeds can be added later in the same folder"""
     budget: float = 1.0
-    """times each agent's default steps"""
+    """a factor of each agent's default steps"""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """processes (default: as many as there are cores)"""
+    """processes (default: one per core)"""
     env_arg: EnvArgs = field(default_factory=list)
     """an argument of the environment as key=value; may be repeated"""
     run_dir: Folder = None
-    """the comparison's folder (default: runs/compare-ENV); one that was killed goes on where it stopped"""
+    """the comparison's folder (default: runs/compare-ENV); a killed comparison is resumed"""
     json: bool = False
     """print one JSON object"""
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     from tokenwalk.agents.study.compare.run import cells_left, claim, compare
     from tokenwalk.agents.training.progress import Progress
 
-    asked = plan(
+    comparison = plan(
         arguments.env,
         arguments.agents,
         arguments.rewards,
@@ -69,42 +69,40 @@ def main(argv: Sequence[str]) -> int:
         arguments.budget,
         parse_env_args(arguments.env_arg),
     )
-    name = asked.env.rsplit("/", 1)[-1].rpartition("-v")[0]  # without its version, as people type it
+    name = comparison.env.rsplit("/", 1)[-1].rpartition("-v")[0]  # without its version, as people type it
     folder = arguments.run_dir or Path("runs") / f"compare-{name}"
     jobs = arguments.jobs or os.cpu_count() or 1
-    claim(folder, asked, arguments.jobs)
-    left = cells_left(asked, folder)
+    claim(folder, comparison, arguments.jobs)
+    left = cells_left(comparison, folder)
     note(
-        f"{len(left)} of {len(asked.cells())} runs are to be trained, {jobs} at once: about "
-        f"{_time(estimate(left, jobs))}; they are in {folder}"
+        f"training {len(left)} of {len(comparison.cells())} runs, {jobs} at once: about "
+        f"{_time(estimate(left, jobs))}; run folders: {folder}"
     )
     with progress_bar(f"comparing on {arguments.env}") as on_progress:
 
-        def told(over: int, all_: int, name: str) -> None:
-            on_progress(Progress(over, all_, {}, None))
+        def on_cell(finished: int, total: int, name: str) -> None:
+            on_progress(Progress(finished, total, {}, None))
             if name:
-                note(f"{over} of {all_}: {name}")
+                note(f"{finished} of {total}: {name}")
 
-        report = compare(asked, folder, jobs=arguments.jobs, told=told, say=note)
+        report = compare(comparison, folder, jobs=arguments.jobs, on_cell=on_cell, on_stage=note)
     if arguments.json:
         print_json(report)
         return 0
     cells = report["rows"]
-    came_to = ("agent", "reward", "score", "interval", "exact", "gold", "proxy", "kl")
-    seeds = f"{asked.seeds} seed{'s' * (asked.seeds > 1)}"
-    title = f"{asked.env}, {seeds}: normalised score by gold, and KL to the reference policy in nats"
-    print_table(came_to, [[_cell(row, column) for column in came_to] for row in cells], title=title)
+    reached = ("agent", "reward", "score", "interval", "exact", "gold", "proxy", "kl")
+    seeds = f"{comparison.seeds} seed{'s' * (comparison.seeds > 1)}"
+    title = f"{comparison.env}, {seeds}: normalized score (by gold), and KL to the reference policy in nats"
+    print_table(reached, [[_cell(row, column) for column in reached] for row in cells], title=title)
     took = ("agent", "reward", "steps_to_95", "seconds_to_95", "steps", "seconds")
-    title = "until the normalised score was 0.95, and altogether"
+    title = "steps and seconds to a normalized score of 0.95, and in total"
     print_table(took, [[_cell(row, column) for column in took] for row in cells], title=title)
     for kind in ("agent", "reward"):
         together = [
             (row["name"], row["cells"], _cell(row, "score"), _cell(row, "interval"))
             for row in report[f"by_{kind}"]
         ]
-        print_table(
-            (kind, "cells", "score", "interval"), together, title=f"by {kind}, over the cells that it has"
-        )
+        print_table((kind, "cells", "score", "interval"), together, title=f"by {kind}, over its cells")
     print(
         f"as a table: {folder / 'comparison.csv'}; as a page: tokenwalk report {folder} --out {folder}-report"
     )

@@ -1,6 +1,6 @@
-"""What the subcommands share: parsing through tyro, tables for people, one JSON object for programs.
+"""Input and output of the subcommands: parsing by tyro, tables for people, one JSON object for programs.
 
-rich is imported where something is drawn, so that --help starts fast.
+rich is imported inside functions, so that --help starts fast.
 """
 
 import json
@@ -15,10 +15,10 @@ import tyro
 
 Arguments = TypeVar("Arguments")
 _PIPE_WIDTH = 200
-_MEASURED = 10_000  # a width in which every table has room
-_TEXT_WIDTH = 16  # a column of sentences does not become narrower than this
+_MEASURED = 10_000  # wide enough for every table
+_TEXT_WIDTH = 16  # minimum width of a column of sentences
 EnvName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-# Where nothing is given the words beside the option say what is taken: tyro would add "(default: None)".
+# The help text states the default, because tyro would add "(default: None)".
 Number = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
@@ -28,7 +28,7 @@ EnvArgs = Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(metavar=
 
 
 class ProgressReport(Protocol):
-    """What training tells while it goes on: ``study.training.Progress``, which need not be imported for a bar."""
+    """The progress of a training, as ``training.progress.Progress`` reports it; a bar need not import that."""
 
     @property
     def step(self) -> int:
@@ -36,7 +36,7 @@ class ProgressReport(Protocol):
 
     @property
     def steps(self) -> int:
-        """Return the steps asked for."""
+        """Return the requested steps."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -44,12 +44,12 @@ class ProgressReport(Protocol):
 
     @property
     def optimal_return(self) -> float | None:
-        """Return the exact optimum by what is paid, where there is one."""
+        """Return the exact optimum of the training reward, or None."""
 
 
 def parse(arguments: type[Arguments], command: str, argv: Sequence[str]) -> Arguments:
-    """Return ``argv`` as the dataclass ``arguments``; prints help or the mistake and exits where that is asked for."""
-    if os.environ.get("NO_COLOR"):  # rich heeds it by itself
+    """Return ``argv`` as the dataclass ``arguments``; on --help or an error print it and exit."""
+    if os.environ.get("NO_COLOR"):  # rich respects it without help
         tyro._experimental_options["ansi_codes"] = False
     return tyro.cli(
         arguments,
@@ -65,8 +65,8 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print a table; columns of numbers are set to the right. Where the terminal is too narrow for it, print row after row
-    with a line for each column, so that nothing is cut off."""
+    """Print a table; columns of numbers are right-aligned. On a terminal that is too narrow, print row after row with a line
+    per column, so that nothing is cut off."""
     from rich import box
     from rich.console import Console
     from rich.measure import Measurement
@@ -90,7 +90,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     # A pipe has no width: rows stay whole there, so that grep and awk find them.
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     needed = Measurement.get(console, console.options.update(width=_MEASURED), table).minimum
-    with console.capture() as drawn:  # rich would answer a closed pipe by itself, see ``main.run_command``
+    with console.capture() as captured:  # rich would handle a closed pipe itself, see ``main.run_command``
         if needed <= console.width or len(columns) < 3:
             console.print(table)
         else:
@@ -100,11 +100,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
                 for name, cell in zip(columns, row, strict=True):
                     record.add_row(Text(name), cell)
                 console.print(record, "")
-    print(drawn.get(), end="")
+    print(captured.get(), end="")
 
 
 def format_value(value: object) -> str:
-    """Return a value as a person reads it: six significant digits, a dash for nothing."""
+    """Return a value for people: six significant digits, "-" for None."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -119,14 +119,14 @@ def format_value(value: object) -> str:
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Print a run's summary, one figure a line."""
+    """Print the summary of a run, one figure per line."""
     print_table(("figure", "value"), [(key, format_value(value)) for key, value in summary.items()])
 
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[ProgressReport], None]]:
-    """Show a bar on stderr with the return so far beside the optimum, and give what moves it; where stderr is no terminal,
-    say once what goes on."""
+    """Show a bar on stderr with the return so far and the optimum, and yield the callback that updates it. If stderr is no
+    terminal, print ``label`` once."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -137,17 +137,17 @@ def progress_bar(label: str) -> Iterator[Callable[[ProgressReport], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    is_terminal, is_said = sys.stderr.isatty(), False
+    is_terminal, is_printed = sys.stderr.isatty(), False
     with Progress(
         *columns, console=Console(stderr=True), transient=True, disable=is_quiet() or not is_terminal
     ) as bar:
         task = bar.add_task(label, total=None, figures="")
 
         def on_progress(progress: ProgressReport) -> None:
-            nonlocal is_said
-            if not (is_terminal or is_said):
+            nonlocal is_printed
+            if not (is_terminal or is_printed):
                 note(f"{label} ...")
-            is_said = True
+            is_printed = True
             shown = progress.metrics.get("eval/return", progress.metrics.get("rollout/ep_rew_mean"))
             figures = "" if shown is None else f"return {shown:.4g}"
             if (loss := progress.metrics.get("train/pretraining_loss")) is not None:
@@ -162,16 +162,16 @@ def progress_bar(label: str) -> Iterator[Callable[[ProgressReport], None]]:
 
 
 def tensorboard_command(path: Path) -> str:
-    """Return what starts TensorBoard on ``path`` with this installation."""
+    """Return the command that starts TensorBoard on ``path`` with this installation."""
     return f"{Path(sys.executable).parent / 'tensorboard'} --logdir {path}"
 
 
 def note(message: str) -> None:
-    """Print a remark on stderr, unless it is to be quiet there."""
+    """Print a remark on stderr, unless ``is_quiet``."""
     if not is_quiet():
         print(message, file=sys.stderr)
 
 
 def is_quiet() -> bool:
-    """Return whether nothing but errors may go to stderr: ``--quiet``, or TOKENWALK_QUIET=1."""
+    """Return whether only errors are printed on stderr: ``--quiet``, or TOKENWALK_QUIET=1."""
     return os.environ.get("TOKENWALK_QUIET", "") not in ("", "0")

@@ -10,16 +10,16 @@ from tokenwalk.scripts.main import run_command
 
 @dataclass(frozen=True)
 class DoctorArguments:
-    """Check this installation: versions, device, threads, writable folders, known conflicts; each fault with its mend."""
+    """Check this installation: versions, device, threads, writable folders, known conflicts; each fault with its fix."""
 
     runs: Path = Path("runs")
-    """the folder in which runs would be written"""
+    """the folder of the runs"""
     json: bool = False
     """print one JSON object"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``tokenwalk doctor``; the exit code is 1 where something has to be mended."""
+    """Run ``tokenwalk doctor``; the exit code is 1 if there is a fault."""
     arguments = parse(DoctorArguments, "doctor", argv)
     from tokenwalk.agents.study.commands.doctor import as_rows, diagnose
 
@@ -29,10 +29,10 @@ def main(argv: Sequence[str]) -> int:
         print_json({"healthy": healthy, "checks": as_rows(checks)})
     else:
         print_table(
-            ("check", "found", "", "mend"),
-            [(c.name, c.found, "ok" if c.ok else "FAULT", c.mend) for c in checks],
+            ("check", "found", "", "fix"),
+            [(c.name, c.found, "ok" if c.ok else "FAULT", c.fix) for c in checks],
         )
-        print("all is well" if healthy else "mend what is marked FAULT")
+        print("no faults" if healthy else "fix each row that is marked FAULT")
     return 0 if healthy else 1
 
 

@@ -1,4 +1,4 @@
-"""``tokenwalk evaluate RUN``: what a trained agent is worth."""
+"""``tokenwalk evaluate RUN``: the returns of a trained agent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,20 +13,19 @@ from tokenwalk.scripts.main import run_command
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Evaluate a run: exactly where that is possible, and by played episodes, with a 95 % interval, where it is not
-    or where --episodes asks for it."""
+    """Evaluate a run exactly; without an exact answer, or with --episodes, from played episodes with a 95 % interval."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """a run folder, such as runs/0001-q-learning-CounterWalk-v0"""
     episodes: Count = None
-    """how many episodes to play"""
+    """number of episodes to play"""
     trajectories: File = None
     """write each played episode to this file as one JSON line"""
     reward: Rewards = field(default_factory=list)
-    """score the completions that the run stored by this source: gold, proxy, a RUN of a learned reward,
+    """score the stored completions of the run with this reward: gold, proxy, a RUN of a learned reward,
     FILE.py:FUNCTION; may be repeated"""
     best_of: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """say what the best of N completions, by what is paid, earns: exactly where that is possible, and drawn"""
+    """print the returns of best-of-N by the training reward: exact, where that is possible, and sampled"""
     seed: int = 0
     """of the played episodes"""
     json: bool = False
@@ -57,23 +56,23 @@ def main(argv: Sequence[str]) -> int:
     print_summary(report)
     if best_of:
         figures = ("return", "gold", "proxy", "kl", "bound", "interval")
-        laws = [(law, *map(best_of[law].get, figures)) for law in ("exact", "drawn") if best_of[law]]
-        print_table(("law", *figures), laws, title=f"the best of {best_of['n']}, by what is paid")
+        rows = [(kind, *map(best_of[kind].get, figures)) for kind in ("exact", "sampled") if best_of[kind]]
+        print_table(("method", *figures), rows, title=f"best of {best_of['n']} by the training reward")
     if stored:
         columns = ("mean", "interval", "low", "high")
         rows = [(name, *(figures[column] for column in columns)) for name, figures in stored.items()]
-        print_table(("source", *columns), rows, title="the completions that the run stored, scored again")
+        print_table(("reward", *columns), rows, title="scores of the stored completions")
     return 0
 
 
 def _evaluate_model(arguments: EvaluateArguments) -> int:
-    """Print what a model is worth by itself. Raises ValueError where more is asked for."""
+    """Print the figures of a learned reward or a language model. Raises ValueError for options of agents."""
     from tokenwalk.agents.runs.folder import RunFolder
     from tokenwalk.agents.training.train_reward_model import evaluate_model
 
     if arguments.episodes or arguments.trajectories or arguments.reward or arguments.best_of:
         raise ValueError(
-            f"{arguments.run} is a run of a model that plays nothing: leave the other options out"
+            f"{arguments.run} is a run of a model, which plays no episodes: leave the other options out"
         )
     if RunFolder.open(arguments.run).config["agent"] == "lm":
         from tokenwalk.agents.training.train_lm import evaluate_lm

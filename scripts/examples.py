@@ -1,4 +1,4 @@
-"""``tokenwalk examples [NAME]``: the documents' listings, as printed and as right."""
+"""``tokenwalk examples [NAME]``: the listings of the documents: their printed and their correct results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tokenwalk.scripts.main import run_command
 
 @dataclass(frozen=True)
 class ExamplesArguments:
-    """Run the listings of the documents behind tokenwalk: what they print, what is right, and what runs here."""
+    """Run the listings of the documents behind tokenwalk: the printed results, the correct results, and the results here."""
 
     names: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="")
@@ -43,9 +43,7 @@ def main(argv: Sequence[str]) -> int:
         for place, (key, value) in enumerate(one.measured.items()):
             print(f"  {'here:' if place == 0 else '':<13} {key} {format_value(value)}")
         if report["loss"] is not None:
-            print(
-                f"  loss:         {format_value(report['loss'])}, the least there is {format_value(one.optimum)}"
-            )
+            print(f"  loss:         {format_value(report['loss'])}, minimum {format_value(one.optimum)}")
         print()
     print(f"loss curves, each with its optimum: {tensorboard_command(folder)}")
     return 0

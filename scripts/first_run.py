@@ -1,4 +1,4 @@
-"""``make train``: trains the first agents, and two learned rewards, and shows them beside their exact answers."""
+"""``make train``: trains the first agents and two learned rewards, and prints them with their exact answers."""
 
 import time
 from collections.abc import Sequence
@@ -27,19 +27,19 @@ TRAININGS = (
 
 @dataclass(frozen=True)
 class FirstRunArguments:
-    """Train Q-learning on CounterWalk and FrozenLake, PPO on CounterWalk and a language model on Flattery, each beside its
-    exact optimum; then a reward model and an autoencoder on Flattery, and Q-learning paid by the first."""
+    """Train Q-learning on CounterWalk and FrozenLake, PPO on CounterWalk and a language model on Flattery, each with its
+    exact optimum; then a reward model and an autoencoder on Flattery, and Q-learning on the reward model."""
 
     run_dir: Folder = None
     """a new folder for the runs (default: the next number under runs/)"""
     seed: int = 0
-    """of everything that is drawn"""
+    """of all random numbers"""
     json: bool = False
     """print one JSON object"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the trainings one after another and print their table."""
+    """Run the trainings in sequence and print their table."""
     arguments = parse(FirstRunArguments, "first-run", argv)
     from tokenwalk.agents.runs.folder import RunFolder
     from tokenwalk.agents.training.progress import completed
@@ -54,9 +54,9 @@ def main(argv: Sequence[str]) -> int:
             trained = train(agent, env, seed=arguments.seed, run_dir=run_dir, on_progress=on_progress)
         summaries.append(completed(trained))
     models = _learned_rewards(folder.path, arguments.seed)
-    paid = _put_to_use(folder.path, arguments.seed)
+    on_model = _train_on_model(folder.path, arguments.seed)
     if arguments.json:
-        print_json({"runs": summaries, "models": models, "paid_by_reward_model": paid})
+        print_json({"runs": summaries, "models": models, "trained_on_reward_model": on_model})
         return 0
     print_table(
         ("agent", "environment", "runs", "steps", "return", "optimum", "score", "seconds"),
@@ -75,13 +75,13 @@ def main(argv: Sequence[str]) -> int:
         ],
         title=f"trained in {time.perf_counter() - started:.0f} s; a score of 1 is the exact optimum, 0 the random policy",
     )
-    _show_learned(models, paid)
+    _show_learned(models, on_model)
     print(f"curves, each with its optimum: {tensorboard_command(folder.path)}")
     return 0
 
 
 def _learned_rewards(folder: Path, seed: int) -> list[dict[str, Any]]:
-    """Train a reward model whose labeller likes praise, and an autoencoder of the reference policy's texts."""
+    """Train a reward model of an annotator with a bias for praise, and an autoencoder of the reference policy."""
     from tokenwalk.agents.backprop.configs import (
         RewardModelConfig,
         TokenAutoencoderConfig,
@@ -94,18 +94,22 @@ def _learned_rewards(folder: Path, seed: int) -> list[dict[str, Any]]:
 
     liked = RewardModelConfig(spurious=(("great", 1.2), ("wonderful", 1.2)))
     typical = TokenAutoencoderConfig()
-    asked = [
+    requests = [
         ModelRequest(TASK, run_dir=folder / f"{name}-{TASK}") for name in ("reward-model", "autoencoder")
     ]
     with progress_bar(f"reward-model of {TASK}") as on_progress:
-        model = completed(train_reward_model_run(asked[0], liked, default_training(liked, seed), on_progress))
+        model = completed(
+            train_reward_model_run(requests[0], liked, default_training(liked, seed), on_progress)
+        )
     with progress_bar(f"autoencoder of {TASK}") as on_progress:
-        typical_run = train_autoencoder_run(asked[1], typical, default_training(typical, seed), on_progress)
+        typical_run = train_autoencoder_run(
+            requests[1], typical, default_training(typical, seed), on_progress
+        )
     return [model, completed(typical_run)]
 
 
-def _put_to_use(folder: Path, seed: int) -> dict[str, Any]:
-    """Train Q-learning on what the reward model pays."""
+def _train_on_model(folder: Path, seed: int) -> dict[str, Any]:
+    """Train Q-learning on the reward model."""
     from tokenwalk.agents.training.progress import completed
     from tokenwalk.agents.training.train_agent import train
 
@@ -117,18 +121,18 @@ def _put_to_use(folder: Path, seed: int) -> dict[str, Any]:
     return completed(summary)
 
 
-def _show_learned(models: Sequence[dict[str, Any]], paid: dict[str, Any]) -> None:
-    """Print what the learned rewards are worth, and what who is paid by one of them truly earns."""
+def _show_learned(models: Sequence[dict[str, Any]], on_model: dict[str, Any]) -> None:
+    """Print the figures of the learned rewards, and the gold of Q-learning on the reward model."""
     model, autoencoder = models
     rows = [
-        ("reward model, its labeller likes praise", "accuracy", model["accuracy"], 1.0),
-        ("Q-learning paid by it", "gold", paid["gold"], paid["optimal_return"]),
+        ("reward model of a biased annotator", "accuracy", model["accuracy"], 1.0),
+        ("Q-learning trained on it", "gold", on_model["gold"], on_model["optimal_return"]),
         ("autoencoder", "nats per token", autoencoder["reconstruction_error"], 0.0),
     ]
     print_table(
         (f"learned on {TASK}", "figure", "value", "best"),
         rows,
-        title="a reward that is nearly right is optimised into what it gets wrong: docs/learned-rewards.md",
+        title="optimization exploits the errors of a learned reward: docs/learned-rewards.md",
     )
 
 

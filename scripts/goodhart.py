@@ -1,4 +1,4 @@
-"""``tokenwalk goodhart ENV``: gold against KL while the proxy is optimised."""
+"""``tokenwalk goodhart ENV``: gold against KL as the proxy is optimized."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,16 +11,16 @@ _ROWS = 12
 
 @dataclass(frozen=True)
 class GoodhartArguments:
-    """Show what happens to the truth while a task's proxy is optimised ever harder: every point is an exact optimum."""
+    """Print gold against KL as the proxy of a task is optimized more strongly. Every point is an exact optimum."""
 
     env: EnvName
     """a token task with a proxy, Flattery or LengthBias; any token task with --reward"""
     reward: Rewards = field(default_factory=list)
-    """optimise this instead of the proxy: a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, with =WEIGHT"""
+    """optimize this instead of the proxy: a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, with =WEIGHT"""
     env_arg: EnvArgs = field(default_factory=list)
     """an argument of the environment as key=value; may be repeated"""
     out: File = None
-    """draw the picture into this .png, .svg or .pdf file"""
+    """plot the curves into this .png, .svg or .pdf file"""
     json: bool = False
     """print one JSON object"""
 
@@ -41,14 +41,14 @@ def main(argv: Sequence[str]) -> int:
         return 0
     columns = ("kl_coef", "kl", "proxy", "gold", "best_gold")
     rows = list(zip(*(report[column] for column in columns), strict=True))
-    print_table(columns, rows[:: max(1, len(rows) // _ROWS)], title=f"{len(rows)} exact optima, some of them")
+    print_table(columns, rows[:: max(1, len(rows) // _ROWS)], title=f"some of {len(rows)} exact optima")
     if best := report["best_of_n"]:
         names = ("n", "kl", "bound", "proxy", "gold")
         rows = list(zip(*(best[name] for name in names), strict=True))
         print_table(names, rows[::2], title="best of n by the proxy")
     print(report["sentence"])
     if arguments.out:
-        print(f"drawn: {arguments.out}")
+        print(f"plotted: {arguments.out}")
     return 0
 
 

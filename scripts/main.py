@@ -1,4 +1,4 @@
-"""The command ``tokenwalk``: finds the subcommand, runs it, and turns a user's error into one clear line."""
+"""The command ``tokenwalk``: runs a subcommand and prints a user's error as one line."""
 
 import difflib
 import importlib
@@ -8,24 +8,24 @@ from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "envs": "list the environments with their optimal and reference returns",
-    "solve": "print an environment's exact optimum, also KL-regularised",
+    "solve": "print an environment's exact optimum, also KL-regularized",
     "train": "train an agent and write a run folder with TensorBoard curves",
-    "evaluate": "evaluate a run, exactly where that is possible",
+    "evaluate": "evaluate a run, exactly if possible",
     "compare": "compare agents and rewards over seeds, with intervals",
-    "report": "write a page with pictures of what runs came to",
-    "goodhart": "show the truth while a proxy is optimised ever harder",
-    "audit": "say what an optimiser would really do with a reward, the exploit first",
-    "play": "write a token task yourself, beside the best still possible",
+    "report": "write a page with charts of runs",
+    "goodhart": "print gold against KL as a proxy is optimized",
+    "audit": "find the reward-optimal completion and the exploits of a reward",
+    "play": "play a token task and see the best return still possible",
     "benchmark": "measure speed against peers, as ratios in one run",
-    "examples": "run the listings of the documents: as printed, and as right",
-    "doctor": "check this installation and say how to mend it",
+    "examples": "run the listings of the documents: printed and correct results",
+    "doctor": "check this installation and print how to fix it",
 }
 USAGE = "usage: tokenwalk COMMAND [ARGUMENTS] [--quiet]     ('tokenwalk COMMAND --help' explains one)"
-QUIET = "TOKENWALK_QUIET"  # an environment variable: no progress and no remarks on stderr, errors alone
+QUIET = "TOKENWALK_QUIET"  # an environment variable: only errors on stderr
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``tokenwalk`` with ``argv`` (the process's own by default) and return the exit code."""
+    """Run ``tokenwalk`` with ``argv`` (default: ``sys.argv``) and return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     """Run the subcommand ``name`` and return its exit code: 2 for a user's error, 130 after Ctrl-C.
 
-    ``--quiet`` (or TOKENWALK_QUIET=1) leaves nothing on stderr but errors.
-    A user's error is one line on stderr; TOKENWALK_TRACEBACK=1 shows where it came from.
+    ``--quiet`` (or TOKENWALK_QUIET=1) prints only errors on stderr.
+    A user's error is one line on stderr; TOKENWALK_TRACEBACK=1 shows its traceback.
     """
     try:
         argv = list(sys.argv[1:] if argv is None else argv)
@@ -63,7 +63,7 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as with '| head'
+    except BrokenPipeError:  # the reader of our output has ended, as with '| head'
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, ArithmeticError, OSError) as error:

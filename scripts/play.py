@@ -1,4 +1,4 @@
-"""``tokenwalk play ENV``: a person writes the tokens."""
+"""``tokenwalk play ENV``: a person chooses the tokens."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tokenwalk.scripts.main import run_command
 
 @dataclass(frozen=True)
 class PlayArguments:
-    """Write a token task yourself: what is paid, each source's term, and the best return that is still possible."""
+    """Play a token task: after each token see its reward, each component, and the best return that is still possible."""
 
     env: EnvName
     """a token task, such as Flattery"""

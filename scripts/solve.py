@@ -24,23 +24,23 @@ _SHOWN_STATES = 20
 
 @dataclass(frozen=True)
 class SolveArguments:
-    """Print the exact optimum of an environment: its return, its value under a discount, and with --kl-coef the
-    best trade of reward against divergence from the reference policy."""
+    """Print the exact optimum of an environment: its return, its discounted value, and with --kl-coef the KL-regularized
+    optimum."""
 
     env: EnvName
     """an environment, such as CounterWalk or FrozenLake"""
     discount: Number = None
-    """discount of the value (default: the environment's own)"""
+    """discount of the value (default: that of the environment)"""
     kl_coef: Number = None
     """weight of the KL to the reference policy"""
     source: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    """solve for this source, such as proxy, instead of what is paid"""
+    """solve for this reward function, such as proxy, instead of the training reward"""
     reward: Rewards = field(default_factory=list)
-    """what is paid: gold, proxy, a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, each with =WEIGHT"""
+    """the training reward: gold, proxy, a RUN of a learned reward, FILE.py:FUNCTION; may be repeated, each with =WEIGHT"""
     shaping: Rewards = field(default_factory=list)
-    """does this move the optimum? a potential: machine, value, a RUN, FILE.py:FUNCTION; may be repeated"""
+    """does this change the optimal policy? a potential: machine, value, a RUN, FILE.py:FUNCTION; may be repeated"""
     bonus: Rewards = field(default_factory=list)
-    """does this move the optimum? a reward that is added: a RUN, FILE.py:FUNCTION; may be repeated"""
+    """does this change the optimal policy? an added reward: a RUN, FILE.py:FUNCTION; may be repeated"""
     env_arg: EnvArgs = field(default_factory=list)
     """an argument of the environment as key=value; may be repeated"""
     out: File = None
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
             [(s, v, " ".join(map(str, a))) for s, v, a in rows[:_SHOWN_STATES]],
         )
         if len(rows) > _SHOWN_STATES:
-            print(f"({len(rows) - _SHOWN_STATES} more states: --json or --out FILE.npz has them)")
+            print(f"({len(rows) - _SHOWN_STATES} more states: see --json or --out FILE.npz)")
     if "shaping" in report:
         print(f"with what is added, {report['shaping']['sentence']}")
     return 0

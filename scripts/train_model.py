@@ -1,4 +1,4 @@
-"""``tokenwalk train reward-model|autoencoder|lm TASK``: trains a model that is no agent."""
+"""``tokenwalk train reward-model|autoencoder|lm TASK``: trains a learned reward or a language model."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from tokenwalk.scripts.console import (
     tensorboard_command,
 )
 
-_USE = {  # how each is mostly meant
+_USE = {  # the most common use of each
     "reward-model": "tokenwalk train q-learning {task} --reward {run}",
     "autoencoder": "tokenwalk train q-learning {task} --reward proxy --reward {run}=-1",
     "lm": "tokenwalk train rloo {task} --model {run}",
@@ -28,44 +28,44 @@ _USE = {  # how each is mostly meant
 
 @dataclass(frozen=True)
 class RunArguments:
-    """Where a trained model goes."""
+    """The options of every model."""
 
     run_dir: Folder = None
     """a new folder for the run (default: a numbered one under runs/)"""
     threads: int = 1
-    """of torch: small networks want one"""
+    """of torch; one is fastest for small networks"""
     json: bool = False
     """print one JSON object"""
 
 
 @dataclass(frozen=True)
 class TaskArguments(RunArguments):
-    """What every learned reward is asked for."""
+    """The options of every learned reward."""
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")] = tyro.MISSING
     """a token task, such as Flattery, or FILE.py:NAME"""
     data: File = None
-    """learn from this file instead of from drawn texts: preferences as JSON lines with prompt, chosen and rejected;
-    for an autoencoder a text, a line for each"""
+    """train on this file instead of sampled completions: preferences as JSON lines with prompt, chosen and rejected;
+    for an autoencoder one completion per line"""
 
 
 @dataclass(frozen=True)
 class RewardModelArguments(TaskArguments):
-    """Train a reward model on preferences (Bradley and Terry), on gold, or on the value of unfinished texts, and say how
-    well it agrees with gold and where it is worst."""
+    """Train a reward model on preferences (Bradley and Terry), on gold, or on the value of prefixes, and print its agreement
+    with gold and its largest errors."""
 
     writer: Annotated[Literal["reference", "mixed"], tyro.conf.arg(metavar="[reference|mixed]")] = "reference"
-    """who writes the texts: the task's reference policy, or each token by it or by the exact optimum"""
+    """the policy that generates the completions: the reference policy, or a mix with the exact optimum per token"""
 
 
 @dataclass(frozen=True)
 class AutoencoderArguments(TaskArguments):
-    """Train an autoencoder on the reference policy's texts: its error is a bonus, a penalty, or a potential."""
+    """Train an autoencoder on completions of the reference policy: its error is a bonus, a penalty, or a potential."""
 
 
 @dataclass(frozen=True)
 class LMArguments(RunArguments):
-    """Pre-train a language model on a task's reference policy, against the entropy rate that no model goes below, or on
+    """Pre-train a language model on a task's reference policy, whose entropy rate is the lower bound of the loss, or on
     a text."""
 
     env: Annotated[
@@ -73,15 +73,15 @@ class LMArguments(RunArguments):
     ] = None
     """a token task, such as Lexicon, or FILE.py:NAME, whose reference policy is sampled"""
     text: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """learn this text file instead; 'bundled' is the one that ships"""
+    """train on this text file instead; 'bundled' is part of the package"""
     tokens: Literal["characters", "words"] = "characters"
-    """what is written at a time, of a text"""
+    """the tokens of a text"""
     horizon: Annotated[int | None, tyro.conf.arg(metavar="H", help_behavior_hint="")] = None
-    """most tokens at once (default: the task's own; 64 of a text)"""
+    """maximum length in tokens (default: that of the task; 64 of a text)"""
 
 
 def main(kind: str, argv: Sequence[str]) -> int:
-    """Run ``tokenwalk train KIND``; the exit code is 130 after Ctrl-C, with what was learned saved."""
+    """Run ``tokenwalk train KIND``; the exit code is 130 after Ctrl-C, after the model is saved."""
     from tokenwalk.agents.backprop.configs import LMConfig, RewardModelConfig, TokenAutoencoderConfig
 
     kinds: dict[str, tuple[type[RunArguments], type[Any]]] = {
@@ -99,15 +99,15 @@ def main(kind: str, argv: Sequence[str]) -> int:
         print_summary(summary)
         print(f"curves: {tensorboard_command(Path(summary['run_dir']).parent)}")
         if use := _USE[kind].format(task=arguments.env, run=summary["run_dir"]) if arguments.env else "":
-            print(f"put to use: {use}")
+            print(f"use: {use}")
     if summary["interrupted"]:
-        note(f"stopped after {summary['updates']} updates; what was learned is in {summary['run_dir']}")
+        note(f"stopped after {summary['updates']} updates; the model is in {summary['run_dir']}")
         return 130
     return 0
 
 
 def _train(kind: str, arguments: Any, config: Any, training: Any, on_progress: Any) -> dict[str, Any]:
-    """Train what is asked for and return its summary."""
+    """Train the model and return its summary."""
     from tokenwalk.agents.training.model_run import ModelRequest
 
     if kind == "lm":
@@ -115,22 +115,22 @@ def _train(kind: str, arguments: Any, config: Any, training: Any, on_progress: A
 
         source = read_source(arguments.env, arguments.text, arguments.tokens, arguments.horizon)
         named = arguments.env or Path(arguments.text).stem
-        teaching = ModelRequest(named, run_dir=arguments.run_dir, threads=arguments.threads)
-        return train_lm_run(teaching, source, config, training, on_progress)
+        request = ModelRequest(named, run_dir=arguments.run_dir, threads=arguments.threads)
+        return train_lm_run(request, source, config, training, on_progress)
     from tokenwalk.agents.training.train_autoencoder import train_autoencoder_run
     from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 
     writer: Any = getattr(arguments, "writer", "reference")
-    teaching = ModelRequest(arguments.env, writer, arguments.data, arguments.run_dir, arguments.threads)
+    request = ModelRequest(arguments.env, writer, arguments.data, arguments.run_dir, arguments.threads)
     if kind == "reward-model":
-        return train_reward_model_run(teaching, config, training, on_progress)
-    return train_autoencoder_run(teaching, config, training, on_progress)
+        return train_reward_model_run(request, config, training, on_progress)
+    return train_autoencoder_run(request, config, training, on_progress)
 
 
 def _parse(
     kind: str, request: type[RunArguments], config_type: type[Any], argv: Sequence[str]
 ) -> tuple[Any, Any, Any]:
-    """Return the arguments, the config and how to train, whose defaults are those of the config."""
+    """Return the arguments, the config of the model, and the training config, whose defaults depend on the model."""
     from tokenwalk.agents.backprop.configs import TrainingConfig, default_training
 
     def parse_with(training: TrainingConfig) -> Any:
@@ -146,7 +146,7 @@ def _parse(
         )
         return parse(every, f"train {kind}", argv)
 
-    # The first reading finds out what is trained, or shows the help, with the defaults of what is trained by default.
+    # The first parse finds the config of the model, or prints the help with the defaults of the default model.
     first = parse_with(default_training(config_type()))
     parsed = parse_with(default_training(first.config))
     return parsed.request, parsed.config, parsed.training

@@ -120,7 +120,8 @@ def run(command: str) -> tuple[int, str]:
                 code = main(words[1:])
             else:
                 script = re.fullmatch(r"scripts/([\w/]+)\.py", words[1])
-                assert words[0] == "python" and script, command
+                assert words[0] == "python", command
+                assert script is not None, command
                 code = run_command(script[1].replace("/", "."), words[2:])
     except SystemExit as error:  # tyro's, for a wrong option
         code = int(error.code or 0)

@@ -29,7 +29,8 @@ def requirements(name: str) -> set[str]:
     listed = distribution(name).requires or []
     wanted = [line for line in listed if "extra ==" not in line or name == "tokenwalk"]
     names = {normalized(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in wanted}
-    return {one for one in names if is_installed(one)}
+    # torch itself pins the libraries of its build for GPUs, which a build for CPUs does not bring.
+    return {one for one in names if is_installed(one) and not one.startswith(("nvidia-", "cuda-", "triton"))}
 
 
 def is_installed(name: str) -> bool:
@@ -49,6 +50,34 @@ def test_everything_that_an_install_brings_is_pinned_and_installed_as_pinned() -
     installed = {name: version(name).partition("+")[0] for name in found - {"tokenwalk", "setuptools"}}
     assert installed == {name: pins().get(name) for name in installed}
     assert {"torch", "gymnasium", "numpy", "scipy", "mypy", "werkzeug"} <= set(installed)
+
+
+def test_the_lowest_versions_of_ci_are_those_that_pyproject_allows() -> None:
+    project, ci = ((ROOT / name).read_text("utf-8") for name in ("pyproject.toml", ".ci/versions"))
+    allowed = {normalized(name): low for name, low in re.findall(r'"([\w.-]+)>=([\d.]+),<\d+"', project)}
+    lowest = {normalized(name): pin for name, pin in re.findall(r"\b(\w+)==?(\d[\d.]+)", ci)[::-1]}
+    for name in ("gymnasium", "numpy", "stable-baselines3", "sb3-contrib"):
+        assert f"{lowest[name]}.".startswith(f"{allowed[name]}."), name
+
+
+def test_pre_commit_runs_what_make_lint_runs() -> None:
+    makefile, hooks = ((ROOT / name).read_text("utf-8") for name in ("Makefile", ".pre-commit-config.yaml"))
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert recipe is not None
+    commands = recipe[1].replace("$(BIN)", ".venv/bin").split("\n\t")
+    entries = re.findall(r"entry: (.+)", hooks)
+    assert entries == [command.strip() for command in commands]
+    assert len(entries) == 5
+
+
+def test_the_workflow_runs_every_python_that_the_project_names() -> None:
+    project, workflow = (
+        (ROOT / name).read_text("utf-8") for name in ("pyproject.toml", ".github/workflows/ci.yml")
+    )
+    named = re.findall(r"Python :: (3\.\d+)", project)
+    matrix = re.search(r"python: \[(.+)\]", workflow)
+    assert matrix is not None
+    assert re.findall(r"[\d.]+", matrix[1]) == named
 
 
 def tracked(checkout: Path, *folders: str) -> set[str]:
@@ -91,6 +120,8 @@ def test_the_source_distribution_builds_the_same_wheel_and_carries_the_tests(
         held = {name.partition("/")[2] for name in archive.getnames()}
     expected = tracked(checkout, "envs", "agents", "scripts", "tests", "docs") | {
         ".ci/run",
+        ".ci/smoke",
+        ".ci/versions",
         "README.zh-CN.md",
         "pyproject.toml",
         "constraints.txt",

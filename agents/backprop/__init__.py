@@ -1,1 +1,1 @@
-"""Models that learn by backpropagation, each held against its exact optimum; the linear ones by hand, numpy only."""
+"""Models trained by backpropagation, each compared with its exact optimum; the linear ones have gradients by hand."""

@@ -1,10 +1,11 @@
-"""A token autoencoder: a text through a bottleneck and back; where it comes back badly, it is unlike what was learned.
+"""A token autoencoder: it encodes a text in a few numbers and decodes it; a large error marks an unusual text.
 
-loss = mean over the tokens of a completion of -log p(token | code), padding left out. A text's error is the mean over
-its own tokens, in nats. Without any code the best is the entropy of what stands at each place; a code as wide as the
-text loses nothing and tells nothing: the spread of what is left, to which the bonus is scaled, is noise. Source:
-Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks"; Vincent et al. 2008
-(denoising).
+loss = mean over the tokens of a completion of -log p(token | code), without padding. A text's error is the mean over its
+own tokens, in nats. Without a code the smallest error is the entropy of the tokens at each position. A code as wide as the
+text has an error near 0, whose standard deviation is noise; the bonus is scaled to it. Source: Hinton and Salakhutdinov
+2006, "Reducing the dimensionality of data with neural networks"; Vincent et al. 2008 (denoising).
+
+Shape letters: B texts, P prompt tokens, H tokens of a completion, E numbers for each token, V vocabulary.
 """
 
 import json
@@ -22,11 +23,11 @@ from tokenwalk.agents.backprop.configs import TokenAutoencoderConfig, TrainingCo
 from tokenwalk.agents.backprop.fit import OnProgress, Training, fit
 from tokenwalk.agents.backprop.preferences import (
     PreferenceDataError,
-    encode_completion,
 )
 from tokenwalk.agents.backprop.reward_model import MARGIN, reference_completions
 from tokenwalk.agents.backprop.scorers import TextShape
 from tokenwalk.agents.exact_tokens.completions import Completions, concatenate, sample_completions
+from tokenwalk.agents.exact_tokens.encode import encode_completion
 from tokenwalk.agents.exact_tokens.proxy_agreement import mean_and_std
 from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
@@ -59,14 +60,14 @@ class TokenAutoencoder(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the logits [B, H, V]."""
-        code = self.encoder(self.tokens(ids).flatten(1))  # [B, bottleneck]
+        code = self.encoder(self.tokens(ids).flatten(1))  # [B, (1 + P + H) E] to [B, bottleneck]
         logits: torch.Tensor = self.decoder(code).view(len(ids), self.shape.horizon, self.shape.pad)
         return logits
 
     def token_errors(self, read: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Return -log p of each completion token of ``ids`` where ``read`` is what is encoded, [B, H]; 0 for padding."""
-        target = ids[:, 1 + self.shape.prompt_length :]
-        logits = self(read).flatten(0, 1)
+        """Return -log p of each completion token of ``ids``, [B, H], 0 for padding; ``read`` [B, 1 + P + H] is encoded."""
+        target = ids[:, 1 + self.shape.prompt_length :]  # [B, H]
+        logits = self(read).flatten(0, 1)  # [B * H, V]
         errors = functional.cross_entropy(
             logits, target.flatten(), ignore_index=self.shape.pad, reduction="none"
         )
@@ -81,22 +82,22 @@ class ReconstructionError:
 
     def __call__(self, batch: TokenBatch) -> FloatArray:
         """Return the errors, float64 [B]."""
-        ids = self.network.shape.ids(np.asarray(batch.prompt), np.asarray(batch.completion))
+        ids = self.network.shape.ids(np.asarray(batch.prompt), np.asarray(batch.completion))  # [B, 1 + P + H]
         with torch.no_grad():
-            total = self.network.token_errors(ids, ids).sum(dim=1).double().numpy()
+            total = self.network.token_errors(ids, ids).sum(dim=1).double().numpy()  # [B]
         errors: FloatArray = total / np.maximum(np.asarray(batch.length), 1)
         return errors
 
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction(LearnedSource):
-    """A trained autoencoder's error as a source: 0 on average and 1 in spread under the reference policy.
+    """A trained autoencoder's error as a reward component: mean 0 and standard deviation 1 under the reference policy.
 
-    With a weight above 0 it is a bonus for what is new, with one below 0 a penalty on what is unlike the reference
-    policy's texts: both move the optimum. As a potential (``value``) it moves nothing.
+    With a positive weight it is a bonus for unusual texts, with a negative one a penalty on texts unlike the reference
+    policy's: both change the optimum. As a potential (``value``) it does not.
 
     Attributes:
-        about: what it was trained on.
+        about: the task and the configs that it was trained with.
     """
 
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -108,7 +109,7 @@ class Reconstruction(LearnedSource):
         return self.scorer.network
 
     def save(self, path: Path) -> None:
-        """Write the network, its calibration and what it was trained on, as safetensors."""
+        """Write the network, its calibration and its configs, as safetensors."""
         tensors = {name: one.detach().numpy() for name, one in self.network.state_dict().items()}
         numbers = {name: getattr(self, name) for name in ("centre", "scale", "low", "high")}
         kept = {name: number if np.isfinite(number) else None for name, number in numbers.items()}
@@ -146,10 +147,9 @@ def train_autoencoder(
     name: str = KIND,
     on_progress: OnProgress | None = None,
 ) -> tuple[Reconstruction, Training]:
-    """Return an autoencoder of the reference policy's completions (or of ``texts``), and how it went.
+    """Return an autoencoder of the reference policy's completions (or of ``texts``), and the result of its training.
 
-    Half of what it is shown is cut off at a random place, so that it knows unfinished texts too: as a potential it is
-    asked about them.
+    Half of the texts of a batch are cut at a random position, because as a potential it scores unfinished texts.
 
     Raises:
         PreferenceDataError: too few texts. NonFiniteLossError: as ``fit``.
@@ -173,8 +173,8 @@ def train_autoencoder(
     noise = torch.Generator().manual_seed(training.seed)
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
-        whole = _cut(ids[rows], shape, noise)
-        errors = network.token_errors(_disturbed(whole, config.noise, shape.pad, noise), whole)
+        whole = _cut(ids[rows], shape, noise)  # [b, 1 + P + H]
+        errors = network.token_errors(_disturbed(whole, config.noise, shape.pad, noise), whole)  # [b, H]
         return errors.sum() / (errors.detach() != 0).sum().clamp(min=1)
 
     def held_out_error() -> float:
@@ -189,15 +189,15 @@ def train_autoencoder(
 
 
 def _cut(ids: torch.Tensor, shape: TextShape, generator: torch.Generator) -> torch.Tensor:
-    """Return ``ids`` [B, T] with the rest of every other row's completion, from a random place on, as padding."""
-    place = torch.randint(1, shape.horizon + 1, (len(ids), 1), generator=generator)
+    """Return ``ids`` [B, T] with every other row's completion padded from a random position on."""
+    place = torch.randint(1, shape.horizon + 1, (len(ids), 1), generator=generator)  # [B, 1]
     place[::2] = shape.horizon
-    column = torch.arange(ids.shape[1]) - (1 + shape.prompt_length)
+    column = torch.arange(ids.shape[1]) - (1 + shape.prompt_length)  # [T]
     return torch.where(column >= place, shape.pad, ids)
 
 
 def _disturbed(ids: torch.Tensor, share: float, pad: int, generator: torch.Generator) -> torch.Tensor:
-    """Return ``ids`` with that ``share`` of the tokens that are no padding replaced by random ones."""
+    """Return ``ids`` [B, T] with a ``share`` of the tokens replaced by random ones; padding stays."""
     if share == 0:
         return ids
     hit = (torch.rand(ids.shape, generator=generator) < share) & (ids != pad)
@@ -205,24 +205,24 @@ def _disturbed(ids: torch.Tensor, share: float, pad: int, generator: torch.Gener
 
 
 def _calibrated(model: Reconstruction, task: Task) -> Reconstruction:
-    """Return ``model`` with mean 0 and spread 1 under the reference policy: exactly, where the task is small."""
+    """Return ``model`` with mean 0 and standard deviation 1 under the reference policy: exactly, where the task is small."""
     completions, weight, exact = reference_completions(task)
     errors = LearnedSource(model.name, model.scorer).score(completions.batch(task))
-    centre, spread = mean_and_std(weight, errors)
-    scale = 1.0 / spread if spread > 0 else 1.0
+    mean, std = mean_and_std(weight, errors)
+    scale = 1.0 / std if std > 0 else 1.0
     low, high = -np.inf, np.inf
     if exact:
-        final = scale * (errors - centre)
+        final = scale * (errors - mean)
         margin = MARGIN * max(1.0, float(np.ptp(final)))
         low, high = float(final.min()) - margin, float(final.max()) + margin
-    return replace(model, centre=centre, scale=scale, low=low, high=high)
+    return replace(model, centre=mean, scale=scale, low=low, high=high)
 
 
 def error_without_code(task: Task, completions: Completions, weight: FloatArray) -> float:
-    """Return the least error per token of a code that says nothing: the entropy of the tokens at each place, in nats.
+    """Return the smallest error per token of a constant code: the entropy of the tokens at each position, in nats.
 
     Args:
-        task: whose vocabulary it is.
+        task: has the vocabulary.
         completions: B of them. weight: float64 [B], their probabilities.
     """
     total = tokens = 0.0
@@ -235,14 +235,14 @@ def error_without_code(task: Task, completions: Completions, weight: FloatArray)
 
 
 def read_texts(path: Path, task: Task) -> Completions:
-    """Return the lines of a text file as completions, each ended by ``<eos>``; what is beyond the horizon is left out.
+    """Return the lines of a text file as completions, each ended by ``<eos>`` and cut at the horizon.
 
     Raises:
         PreferenceDataError: no such file, no lines, a task with prompts, or a token that the vocabulary does not have.
     """
     if len(task.prompts) > 1:
         raise PreferenceDataError(
-            f"{task.name} has {len(task.prompts)} prompts: a text without them cannot be learned"
+            f"{task.name} has {len(task.prompts)} prompts: its texts need prompts, which a text file does not have"
         )
     if not path.is_file():
         raise PreferenceDataError(f"there is no file {str(path)!r}: give a text file, a line for each text")

@@ -1,10 +1,11 @@
-"""What the learned rewards are told, and how they are trained. Loads no torch."""
+"""Configs of learned rewards and language models, and of their training. Loads no torch."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tokenwalk.agents.backprop.descent import check_choice, check_count, check_number
+from tokenwalk.agents.backprop.descent import set_fields
+from tokenwalk.envs.checks import check_choice, check_count, check_number
 
 Schedule = Literal["constant", "cosine"]
 Kind = Literal["linear", "transformer"]
@@ -18,15 +19,15 @@ class TrainingConfig:
 
     Attributes:
         updates: at most.
-        batch_size: rows of one update; the whole data where that has fewer.
+        batch_size: rows of one update; all rows where there are fewer.
         learning_rate: of AdamW, after the warm-up.
-        schedule: "cosine" lets it fall to nought, "constant" does not.
-        warmup: updates in which it rises from nought.
+        schedule: "cosine" lets the learning rate fall to 0, "constant" does not.
+        warmup: updates in which the learning rate rises from 0.
         weight_decay: of AdamW.
-        clip_norm: the largest norm of a gradient; a longer one is shortened.
-        evaluate_every: updates between two looks at the held-out loss.
-        patience: looks without a better held-out loss after which it stops; None: never.
-        seed: of the batches, and of all else that is drawn.
+        clip_norm: largest norm of a gradient; a larger gradient is scaled down to it.
+        evaluate_every: updates between two evaluations of the held-out loss.
+        patience: evaluations without a better held-out loss after which training stops; None: never.
+        seed: of the batches and of all other random numbers.
 
     Raises:
         ValueError: a field out of its range.
@@ -44,15 +45,17 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        checked: dict[str, object] = {"schedule": check_choice("schedule", self.schedule, get_args(Schedule))}
         for name in ("updates", "batch_size", "evaluate_every"):
-            check_count(name, getattr(self, name))
+            checked[name] = check_count(name, getattr(self, name))
         for name in ("warmup", "seed"):
-            check_count(name, getattr(self, name), low=0)
+            checked[name] = check_count(name, getattr(self, name), low=0)
         if self.patience is not None:
-            check_count("patience", self.patience)
-        for name, least in (("learning_rate", None), ("clip_norm", None), ("weight_decay", 0.0)):
-            check_number(name, getattr(self, name), least)
-        check_choice("schedule", self.schedule, get_args(Schedule))
+            checked["patience"] = check_count("patience", self.patience)
+        for name in ("learning_rate", "clip_norm"):
+            checked[name] = check_number(name, getattr(self, name), 0, low_open=True)
+        checked["weight_decay"] = check_number("weight_decay", self.weight_decay, 0)
+        set_fields(self, checked)
 
     def rate_at(self, update: int) -> float:
         """Return the learning rate of the update after ``update`` of them."""
@@ -65,17 +68,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RewardModelConfig:
-    """What to learn a reward from, and with what.
+    """The data and the network of a reward model.
 
     Attributes:
         objective: "preferences" between pairs, "regression" on gold, or the "value" of unfinished texts.
         scorer: "linear" over tokens and pairs of them, or a "transformer".
-        pairs: of completions; the others learn from twice as many completions.
-        temperature: of the labeller's noise, in gold's unit.
-        spurious: what the labeller likes beside gold: a token and how much each of it is worth to him.
+        pairs: of completions; the other objectives use twice as many completions.
+        temperature: of the annotator's noise, in gold's unit.
+        spurious: the annotator's bias: tokens, and what each occurrence adds to gold.
         held_out: the share of the prompts, or where there is one of the completions, that is not trained on.
-        members: networks of an ensemble, each trained on pairs of its own.
-        combine: whether the mean or the least of the members counts.
+        members: networks of an ensemble, each trained on its own pairs.
+        combine: whether the mean or the minimum of the members is the reward.
         width, n_layers: of the Transformer.
 
     Raises:
@@ -94,21 +97,20 @@ class RewardModelConfig:
     n_layers: int = 2
 
     def __post_init__(self) -> None:
+        checked: dict[str, object] = {}
         for name, kind in (("objective", Objective), ("scorer", Kind), ("combine", Combine)):
-            check_choice(name, getattr(self, name), get_args(kind))
+            checked[name] = check_choice(name, getattr(self, name), get_args(kind))
         for name in ("pairs", "members", "width", "n_layers"):
-            check_count(name, getattr(self, name))
-        check_number("temperature", self.temperature)
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out!r}: give a share above 0 and below 1")
-        object.__setattr__(
-            self, "spurious", tuple((str(token), float(worth)) for token, worth in self.spurious)
-        )
+            checked[name] = check_count(name, getattr(self, name))
+        checked["temperature"] = check_number("temperature", self.temperature, 0, low_open=True)
+        checked["held_out"] = check_held_out(self.held_out)
+        checked["spurious"] = tuple((str(token), float(value)) for token, value in self.spurious)
+        set_fields(self, checked)
 
 
 @dataclass(frozen=True)
 class TokenAutoencoderConfig:
-    """What to reconstruct, and through how narrow a place.
+    """The data and the network of an autoencoder.
 
     Attributes:
         texts: completions of the reference policy to learn from.
@@ -130,23 +132,24 @@ class TokenAutoencoderConfig:
 
     def __post_init__(self) -> None:
         if self.bottleneck == 0 and not isinstance(self.bottleneck, bool):
-            raise ValueError("bottleneck is 0, through which nothing passes: give an integer of 1 or more")
-        for name in ("texts", "bottleneck", "embedding", "width"):
-            check_count(name, getattr(self, name))
-        if not 0 <= self.noise < 1:
-            raise ValueError(f"noise is {self.noise!r}: give a share of 0 or more and below 1")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out!r}: give a share above 0 and below 1")
+            raise ValueError("bottleneck is 0, a code of no numbers: give an integer of 1 or more")
+        checked: dict[str, object] = {
+            name: check_count(name, getattr(self, name))
+            for name in ("texts", "bottleneck", "embedding", "width")
+        }
+        checked["noise"] = check_number("noise", self.noise, 0, 1, high_open=True)
+        checked["held_out"] = check_held_out(self.held_out)
+        set_fields(self, checked)
 
 
 @dataclass(frozen=True)
 class LMConfig:
-    """A language model, and what it is pre-trained on.
+    """A language model and its pre-training data.
 
     Attributes:
         n_layers, n_heads, width: of the Transformer.
-        bf16: multiply in bfloat16: faster from a width of 128 on, on processors that know it.
-        texts: samples of the task's reference policy to learn from, where no text is given.
+        bf16: multiply in bfloat16: faster from a width of 128 on, on processors that support it.
+        texts: samples of the task's reference policy to train on, where no text is given.
         held_out: the share of the texts that is not trained on.
 
     Raises:
@@ -161,18 +164,24 @@ class LMConfig:
     held_out: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("n_layers", "n_heads", "width", "texts"):
-            check_count(name, getattr(self, name))
+        checked: dict[str, object] = {
+            name: check_count(name, getattr(self, name)) for name in ("n_layers", "n_heads", "width", "texts")
+        }
+        checked["held_out"] = check_held_out(self.held_out)
+        set_fields(self, checked)
         if self.width % self.n_heads:
             raise ValueError(f"width is {self.width}: give a multiple of n_heads = {self.n_heads}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out!r}: give a share above 0 and below 1")
+
+
+def check_held_out(share: object) -> float:
+    """Return the held-out share as a float. Raises ValueError unless it is above 0 and below 1."""
+    return check_number("held_out", share, 0, 1, low_open=True, high_open=True)
 
 
 def default_training(
     config: RewardModelConfig | TokenAutoencoderConfig | LMConfig, seed: int = 0
 ) -> TrainingConfig:
-    """Return how to train what ``config`` describes."""
+    """Return the training config that suits ``config``."""
     if isinstance(config, LMConfig):
         return TrainingConfig(updates=1_000, batch_size=128, learning_rate=3e-3, warmup=50, seed=seed)
     if isinstance(config, TokenAutoencoderConfig):

@@ -1,10 +1,10 @@
-"""Gradient descent on any hand-written gradient: what the learners in numpy share.
+"""Gradient descent on any gradient that is derived by hand: shared by the numpy models.
 
 Source: Cauchy 1847; for mini batches Robbins and Monro 1951, "A stochastic approximation method".
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenwalk.envs.arrays import FloatArray, IntArray
+from tokenwalk.envs.checks import check_count, check_number
 
 Parameters = tuple[FloatArray, ...]
 OnProgress = Callable[[int, float], None]  # (updates so far, the loss after them)
@@ -37,10 +38,10 @@ class DescentConfig:
     """How to descend.
 
     Attributes:
-        step_size: times the gradient is what an update takes off; above 0.
+        step_size: an update subtracts it times the gradient; above 0.
         updates: how many.
         batch_size: rows of one update; None: all of them.
-        seed: of all that is random (batches, and the start where it is).
+        seed: of the batches, and of a random start.
 
     Raises:
         ValueError: a field out of its range.
@@ -52,15 +53,18 @@ class DescentConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_number("step_size", self.step_size)
-        check_count("updates", self.updates)
-        check_count("seed", self.seed, low=0)
+        checked: dict[str, object] = {
+            "step_size": check_number("step_size", self.step_size, 0, low_open=True),
+            "updates": check_count("updates", self.updates),
+            "seed": check_count("seed", self.seed, low=0),
+        }
         if self.batch_size is not None:
-            check_count("batch_size", self.batch_size)
+            checked["batch_size"] = check_count("batch_size", self.batch_size)
+        set_fields(self, checked)
 
 
 class Fit(NamedTuple, Generic[Model]):
-    """What a descent came to."""
+    """The result of a descent."""
 
     model: Model
     losses: FloatArray  # [updates + 1]: after 0, 1, ... updates, on the batch that the next one reads
@@ -74,7 +78,7 @@ def descend(
     config: DescentConfig,
     on_progress: OnProgress | None = None,
 ) -> Fit[Model]:
-    """Return the model that gradient descent from ``start`` comes to; ``build`` makes it of the parameters.
+    """Return the model that gradient descent from ``start`` reaches; ``build`` makes it from the parameters.
 
     Raises:
         NonFiniteLossError: the loss overflowed.
@@ -107,7 +111,7 @@ def batch_rows(n_rows: int, batch_size: int | None, seed: int) -> Iterator[slice
     """Yield the rows of one batch after the other, without end.
 
     Each pass is in a new order and leaves out the rows that do not fill a batch, so that batches are of one
-    size and no row is drawn more often than another.
+    size and no row is used more often than another.
 
     Raises:
         ValueError: a batch larger than the data.
@@ -126,17 +130,19 @@ def batch_rows(n_rows: int, batch_size: int | None, seed: int) -> Iterator[slice
             yield order[first : first + batch_size]
 
 
-def checked_rows(name: str, values: npt.ArrayLike, columns: int | None = None, least: int = 1) -> FloatArray:
+def checked_rows(
+    name: str, values: npt.ArrayLike, columns: int | None = None, minimum: int = 1
+) -> FloatArray:
     """Return ``values`` as float64 [B, D].
 
     Raises:
-        ValueError: another shape, fewer than ``least`` rows, other than ``columns`` columns where that is given,
+        ValueError: another shape, fewer than ``minimum`` rows, other than ``columns`` columns where that is given,
             or a number that is not finite.
     """
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim != 2:
         raise ValueError(f"{name} has shape {rows.shape}: give rows and columns, [:, None] makes a column")
-    if len(rows) < least or rows.shape[1] == 0:
+    if len(rows) < minimum or rows.shape[1] == 0:
         raise ValueError(f"{name} has shape {rows.shape}, which is empty: give at least one row and column")
     if columns is not None and rows.shape[1] != columns:
         raise ValueError(f"{name} has {rows.shape[1]} columns: give {columns}")
@@ -153,22 +159,7 @@ def check_finite(name: str, values: FloatArray) -> None:
         )
 
 
-def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raise ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}: give {' or '.join(map(str, choices))}")
-
-
-def check_number(name: str, value: object, least: float | None = None) -> None:
-    """Raise ValueError unless ``value`` is a finite number of ``least`` or more; above 0 where that is None."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    low = 0.0 if least is None else least
-    if not number or value < low or (least is None and value == 0):  # type: ignore[operator]
-        wanted = "above 0" if least is None else f"of {least:g} or more"
-        raise ValueError(f"{name} is {value!r}: give a finite number {wanted}")
-
-
-def check_count(name: str, value: object, low: int = 1) -> None:
-    """Raise ValueError unless ``value`` is an integer of ``low`` or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{name} is {value!r}: give an integer of {low} or more")
+def set_fields(config: object, values: Mapping[str, object]) -> None:
+    """Set fields of a frozen dataclass by name: for ``__post_init__``, which converts what it has checked."""
+    for name, value in values.items():
+        object.__setattr__(config, name, value)

@@ -20,7 +20,7 @@ PROGRESS_SECONDS = 0.2
 
 
 class Training(NamedTuple):
-    """How a training went; the model holds the parameters of the best held-out loss, or without one the last."""
+    """The result of a training; the model holds the parameters of the best held-out loss, or without one the last."""
 
     updates: int
     loss: float  # of the last batch
@@ -28,7 +28,7 @@ class Training(NamedTuple):
     interrupted: bool
 
     def raise_if_interrupted(self) -> "Training":
-        """Return it; for those who have no use for half a training Ctrl-C, which ``fit`` heeds, is raised again."""
+        """Return it. Raises KeyboardInterrupt again if Ctrl-C ended the training early."""
         if self.interrupted:
             raise KeyboardInterrupt
         return self
@@ -44,20 +44,20 @@ def fit(
     on_progress: OnProgress | None = None,
     checkpoint: Callable[[], Any] | None = None,
 ) -> Training:
-    """Train ``model`` by AdamW on mini batches of ``n_rows`` rows; Ctrl-C ends it early with what was learned.
+    """Train ``model`` by AdamW on mini batches of ``n_rows`` rows; Ctrl-C ends it early and keeps the parameters.
 
     Args:
-        model: whose parameters are changed in place.
+        model: its parameters are changed in place.
         loss: from the numbers of a batch's rows, int64 [b], to its mean loss, with gradients.
         n_rows: of the data.
         config: how.
         held_out: the loss on data that is held out, without gradients; None: there is none.
-        on_progress: gets train/loss, train/learning_rate, train/gradient_norm, eval/loss some times a second.
-        checkpoint: called at each look at the held-out loss, with the model in evaluation mode.
+        on_progress: called some times a second with train/loss, train/learning_rate, train/gradient_norm, eval/loss.
+        checkpoint: called at each evaluation of the held-out loss, with the model in evaluation mode.
 
     Raises:
         ValueError: no rows.
-        NonFiniteLossError: with the update; the model then holds the parameters of the last good look.
+        NonFiniteLossError: with the update; the model then holds the parameters of the last good evaluation.
     """
     if n_rows < 1:
         raise ValueError("there are no rows to train on: give at least one")
@@ -66,7 +66,7 @@ def fit(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     state = _State(model, held_out, checkpoint)
-    state.look(0)
+    state.evaluate(0)
     value, interrupted, update, reported = math.nan, False, 0, time.perf_counter()
     try:
         for update in range(1, config.updates + 1):
@@ -75,13 +75,13 @@ def fit(
                 state.restore()
                 raise NonFiniteLossError(
                     f"the loss is {value} and its gradient's norm {norm} at update {update}: the parameters of update "
-                    f"{state.looked} are kept; lower learning_rate ({config.learning_rate:g})",
+                    f"{state.kept_at} are kept; lower learning_rate ({config.learning_rate:g})",
                     update,
                     model,
                 )
             last = update == config.updates
             if last or update % config.evaluate_every == 0:
-                state.look(update)
+                state.evaluate(update)
             stop = config.patience is not None and state.without_gain >= config.patience
             now = time.perf_counter()
             if on_progress is not None and (last or stop or now - reported >= PROGRESS_SECONDS):
@@ -122,20 +122,20 @@ def _step(
 
 
 class _State:
-    """The best parameters so far, by the held-out loss; without one, those of the last look."""
+    """The best parameters so far, by the held-out loss; without one, those of the last evaluation."""
 
     def __init__(
         self, model: nn.Module, held_out: Callable[[], float] | None, checkpoint: Callable[[], Any] | None
     ) -> None:
         self._model, self._held_out, self._checkpoint = model, held_out, checkpoint
-        self.loss: float | None = None  # at the last look
+        self.loss: float | None = None  # at the last evaluation
         self.best: float | None = None
-        self.without_gain = 0  # looks since the best
-        self.looked = 0
+        self.without_gain = 0  # evaluations since the best
+        self.kept_at = 0
         self._kept: dict[str, torch.Tensor] = {}
 
-    def look(self, update: int) -> None:
-        """Take the held-out loss and keep the parameters if it is the best; call the checkpoint."""
+    def evaluate(self, update: int) -> None:
+        """Compute the held-out loss and keep the parameters if it is the best; call the checkpoint."""
         self._model.eval()
         better = True
         if self._held_out is not None:
@@ -144,7 +144,7 @@ class _State:
             better = math.isfinite(self.loss) and (self.best is None or self.loss < self.best)
         self.without_gain = 0 if better else self.without_gain + 1
         if better:
-            self.best, self.looked = self.loss, update
+            self.best, self.kept_at = self.loss, update
             self._kept = {name: one.detach().clone() for name, one in self._model.state_dict().items()}
         if self._checkpoint is not None:
             self._checkpoint()

@@ -19,12 +19,12 @@ from tokenwalk.agents.backprop.descent import (
     OnProgress,
     Parameters,
     batch_rows,
-    check_count,
     check_finite,
     checked_rows,
     descend,
 )
 from tokenwalk.envs.arrays import FloatArray
+from tokenwalk.envs.checks import check_count
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class LinearModel:
 
     @property
     def n_parameters(self) -> int:
-        """Return how many numbers are learned."""
+        """Return the number of parameters."""
         return sum(one.size for one in self.parameters)
 
     def describe(self) -> dict[str, tuple[int, ...] | int]:
@@ -88,7 +88,7 @@ class LinearModel:
         Raises:
             ValueError: another shape, or a number that is not finite.
         """
-        return _predict(self.parameters, checked_rows("x", x, self.weight.shape[1], least=0))
+        return _predict(self.parameters, checked_rows("x", x, self.weight.shape[1], minimum=0))
 
 
 def fit(
@@ -139,7 +139,7 @@ def gradient(model: LinearModel, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Fl
 
 
 def normal_equation(x: npt.ArrayLike, y: npt.ArrayLike, bias: bool = True) -> LinearModel:
-    """Return the model of least mean squared error: W solves x^T x W^T = x^T y, by singular values, not by x^T x.
+    """Return the model with the smallest mean squared error: W solves x^T x W^T = x^T y, by singular values, not by x^T x.
 
     The bias is solved for first: b = mean(y) - mean(x) W^T leaves a regression on what differs from the means.
     Where several weights fit equally well it is the one of smallest norm (the bias does not count).
@@ -150,7 +150,7 @@ def normal_equation(x: npt.ArrayLike, y: npt.ArrayLike, bias: bool = True) -> Li
     x, y = checked_pairs(x, y)
     if not bias:
         return LinearModel(_least_squares(x, y))
-    weight = _least_squares(_less_mean(x), _less_mean(y))
+    weight = _least_squares(_minus_mean(x), _minus_mean(y))
     return LinearModel(weight, y.mean(axis=0) - weight @ x.mean(axis=0))
 
 
@@ -168,7 +168,7 @@ def largest_step_size(x: npt.ArrayLike, bias: bool = True, n_outputs: int = 1) -
     Raises:
         ValueError: no rows, a number that is not finite, or no outputs.
     """
-    check_count("n_outputs", n_outputs)
+    n_outputs = check_count("n_outputs", n_outputs)
     x = checked_rows("x", x)
     columns = np.column_stack([x, np.ones(len(x))]) if bias else x
     largest = 2 / n_outputs * float(np.linalg.norm(columns / len(x) ** 0.5, 2)) ** 2
@@ -195,8 +195,8 @@ def _least_squares(x: FloatArray, y: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.lstsq(x, y, rcond=None)[0].T, dtype=np.float64)
 
 
-def _less_mean(rows: FloatArray) -> FloatArray:
-    """Return ``rows`` [B, D] less the mean of each column, where a constant column is exactly 0."""
+def _minus_mean(rows: FloatArray) -> FloatArray:
+    """Return ``rows`` [B, D] minus the mean of each column, where a constant column is exactly 0."""
     rest: FloatArray = rows - rows.mean(axis=0)
     rest[:, np.ptp(rows, axis=0) == 0] = 0.0  # the mean of equal numbers may be off in the last digit
     return rest

@@ -24,11 +24,12 @@ from tokenwalk.agents.backprop.descent import (
     OnProgress,
     Parameters,
     batch_rows,
-    check_count,
     checked_rows,
     descend,
+    set_fields,
 )
 from tokenwalk.envs.arrays import FloatArray
+from tokenwalk.envs.checks import check_count
 
 START_SCALE = 0.5  # from larger maps the first errors are larger, and diverge at steps that would do later
 # (generator, B) -> B fresh rows, float [B, D]
@@ -48,7 +49,7 @@ class AutoencoderConfig(DescentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_components(self.n_components)
+        set_fields(self, {"n_components": _check_components(self.n_components)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ class LinearAutoencoder:
 
     @property
     def n_parameters(self) -> int:
-        """Return how many numbers are learned."""
+        """Return the number of parameters."""
         return self.encoder.size + self.decoder.size
 
     def describe(self) -> dict[str, tuple[int, ...] | int]:
@@ -94,12 +95,12 @@ class LinearAutoencoder:
         }
 
     def reconstruct(self, x: npt.ArrayLike) -> FloatArray:
-        """Return what is left of ``x`` [B, D] after its code, [B, D]; B may be 0.
+        """Return the reconstruction of ``x`` [B, D] from its code, [B, D]; B may be 0.
 
         Raises:
             ValueError: another shape, or a number that is not finite.
         """
-        rows = checked_rows("x", x, self.encoder.shape[1], least=0)
+        rows = checked_rows("x", x, self.encoder.shape[1], minimum=0)
         reconstruction: FloatArray = rows @ self.encoder.T @ self.decoder.T
         return reconstruction
 
@@ -130,7 +131,7 @@ def fit(
     """Return the autoencoder that gradient descent from a random start finds, and its loss after every update.
 
     The loss is that of the batch which the next update reads. It nears ``pca_error``, from above on full batches;
-    the less the K-th eigenvalue differs from the next, the longer that takes.
+    the closer the K-th eigenvalue is to the next, the longer that takes.
 
     Args:
         data: float [B, D], or a sampler that is asked for a batch of fresh rows at every update.
@@ -140,11 +141,11 @@ def fit(
     Raises:
         ValueError: no rows, a number that is not finite, a batch larger than the data, or a sampler without a
             batch_size or whose batches change their shape.
-        NonFiniteLossError: the descent diverged; ``largest_step_size`` is the mend.
+        NonFiniteLossError: the descent diverged; ``largest_step_size`` gives the bound.
     """
     start_seed, batch_seed = (int(one) for one in np.random.SeedSequence(config.seed).generate_state(2))
     batches = _batches(data, config.batch_size, batch_seed)
-    first = next(batches)  # tells D
+    first = next(batches)  # gives D
     rng = np.random.default_rng(start_seed)
     shape = (config.n_components, first.shape[1])
     scale = START_SCALE / shape[1] ** 0.5
@@ -185,14 +186,14 @@ def second_moment(x: npt.ArrayLike) -> FloatArray:
 
 
 def pca_error(moment: FloatArray, n_components: int) -> float:
-    """Return the least loss of a code of K numbers where E[x x^T] = ``moment`` [D, D].
+    """Return the smallest loss of a code of K numbers where E[x x^T] = ``moment`` [D, D].
 
     It is the sum of the D - K smallest eigenvalues, divided by D: 0 where K is D or more.
 
     Raises:
         ValueError: a ``moment`` that is none, or a bottleneck of 0.
     """
-    _check_components(n_components)
+    n_components = _check_components(n_components)
     values, _ = _spectrum(moment)
     return float(values[n_components:].sum()) / len(values)
 
@@ -203,7 +204,7 @@ def pca(moment: FloatArray, n_components: int) -> LinearAutoencoder:
     Raises:
         ValueError: as ``pca_error`` does.
     """
-    _check_components(n_components)
+    n_components = _check_components(n_components)
     components = _spectrum(moment)[1][:, :n_components]  # [D, K]
     return LinearAutoencoder(components.T, components)
 
@@ -273,9 +274,9 @@ def _fresh(sampler: Sampler, batch_size: int, rng: np.random.Generator) -> Itera
         yield rows
 
 
-def _check_components(n_components: object) -> None:
+def _check_components(n_components: object) -> int:
     if n_components == 0 and not isinstance(n_components, bool):
         raise ValueError(
-            "n_components is 0, a bottleneck of 0 that nothing passes: give an integer of 1 or more"
+            "n_components is 0, a bottleneck of 0, a code of no numbers: give an integer of 1 or more"
         )
-    check_count("n_components", n_components)
+    return check_count("n_components", n_components)

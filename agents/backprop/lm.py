@@ -1,7 +1,7 @@
-"""A language model of a task: pre-trained by backpropagation on texts, saved, and a policy that every exact tool takes.
+"""A language model of a task: pre-trained by backpropagation, saved, and a policy that every exact tool takes.
 
-loss = mean over the tokens of a completion of -log p(token | what stands before), in nats; prompts are read and not
-learned. On texts of a known source no model goes below the source's entropy rate: the entropy of a text by its tokens.
+loss = mean over the tokens of a completion of -log p(token | prefix), in nats; prompts are not in the loss. On samples of
+a known policy the smallest expected loss is its entropy rate: entropy of a completion divided by its expected length.
 Source: Shannon 1948, "A Mathematical Theory of Communication".
 """
 
@@ -17,7 +17,7 @@ import torch
 from tokenwalk.agents.backprop.configs import LMConfig, TrainingConfig
 from tokenwalk.agents.backprop.fit import OnProgress, Training, fit
 from tokenwalk.agents.backprop.scorers import TextShape
-from tokenwalk.agents.backprop.transformer import LanguageModel, Mask, TransformerConfig, Written
+from tokenwalk.agents.backprop.transformer import Generated, LanguageModel, Mask, TransformerConfig
 from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
 from tokenwalk.agents.exact_tokens.completions import Completions, sample_completions
 from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
@@ -30,19 +30,19 @@ from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel, compose
 
 KIND = "lm"
-DRAWN_AT_ONCE = 1_024  # completions
-OnLook = Callable[[int, "TokenLM"], Any]  # (look, the model as it stands)
+SAMPLED_AT_ONCE = 1_024  # completions
+OnEvaluation = Callable[[int, "TokenLM"], Any]  # (number of the evaluation, current model)
 
 
 @dataclass(frozen=True, eq=False)
 class TokenLM:
-    """A language model with what it reads. It is a policy over tokens: ``evaluate_tokens`` takes it as it is.
+    """A language model with its input format. It is a policy over tokens: ``evaluate_tokens`` takes it as it is.
 
     Attributes:
         network: the Transformer.
         shape: the vocabulary, and how many tokens of prompt and completion.
-        task: whose mask it keeps to; None: every token may follow every other.
-        about: what it was trained on.
+        task: has the mask of available tokens; None: every token is available.
+        about: the task and the configs that it was trained with.
     """
 
     network: LanguageModel
@@ -52,12 +52,12 @@ class TokenLM:
 
     @property
     def first(self) -> int:
-        """Return the place of the first token of a completion in what the network reads."""
+        """Return the position of the first token of a completion in what the network reads."""
         return 1 + self.shape.prompt_length
 
     @property
     def device(self) -> torch.device:
-        """Return where the network is."""
+        """Return the network's device."""
         return self.network.head.weight.device
 
     def log_probs(self, batch: TokenBatch) -> FloatArray:
@@ -80,11 +80,11 @@ class TokenLM:
         return self.shape.ids(prompt, completion).to(self.device)
 
     def beginning(self, prompt: TokenArray) -> torch.Tensor:
-        """Return what stands before a completion after each of ``prompt`` [B, P], int64 [B, 1 + P], on its device."""
+        """Return the input before a completion for each of ``prompt`` [B, P], int64 [B, 1 + P], on its device."""
         return self.ids(prompt, np.full((len(prompt), self.shape.horizon), self.shape.pad))[:, : self.first]
 
     def mask(self, prompt: IntArray) -> Mask | None:
-        """Return the task's mask after the prompts of those numbers [B]; None where every token may be written."""
+        """Return the task's mask after the prompts of those numbers [B]; None where every token is available."""
         if self.task is None or self.task.reference.available is None:
             return None
         reference = self.task.reference
@@ -92,28 +92,28 @@ class TokenLM:
         parts = reference.next_context, self.task.reference.available, start
         return Mask(*(torch.tensor(part, device=self.device) for part in parts))
 
-    def write(
+    def generate(
         self, prompt: TokenArray, generator: torch.Generator | None, mask: Mask | None = None, **how: Any
-    ) -> Written:
-        """Return a completion after each of ``prompt`` [B, P], see ``LanguageModel.write``."""
-        return self.network.write(self.beginning(prompt), self.shape.horizon, generator, mask=mask, **how)
+    ) -> Generated:
+        """Return a completion after each of ``prompt`` [B, P], see ``LanguageModel.generate``."""
+        return self.network.generate(self.beginning(prompt), self.shape.horizon, generator, mask=mask, **how)
 
-    def draw(
+    def sample(
         self, task: Task, count: int, rng: np.random.Generator
     ) -> tuple[IntArray, TokenArray, FloatArray]:
-        """Return ``count`` completions by the cache, see ``FastWriter``; float32's rounding is in their log-probability."""
+        """Return ``count`` completions by the cache, see ``FastSampler``; float32's rounding is in their log-probability."""
         prompt = rng.choice(len(task.prompts), size=count, p=task.prompt_weights)
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         tokens, logs = [], []
-        for first in range(0, count, DRAWN_AT_ONCE):
-            some = prompt[first : first + DRAWN_AT_ONCE]
-            written = self.write(task.prompt_ids[some], generator, self.mask(some))
-            tokens.append(written.tokens.cpu().numpy())
-            logs.append(written.log_probs.double().sum(dim=1).cpu().numpy())
+        for first in range(0, count, SAMPLED_AT_ONCE):
+            some = prompt[first : first + SAMPLED_AT_ONCE]
+            generated = self.generate(task.prompt_ids[some], generator, self.mask(some))
+            tokens.append(generated.tokens.cpu().numpy())
+            logs.append(generated.log_probs.double().sum(dim=1).cpu().numpy())
         return prompt, np.concatenate(tokens), np.concatenate(logs)
 
     def save(self, path: Path) -> None:
-        """Write the network and what it reads, as safetensors."""
+        """Write the network and its input format, as safetensors."""
         tensors = {name: one.detach().cpu().numpy() for name, one in self.network.state_dict().items()}
         about = {
             "kind": KIND,
@@ -152,7 +152,7 @@ class TokenLM:
 
 
 def fresh_lm(task: Task, config: LMConfig, seed: int) -> TokenLM:
-    """Return a model that knows nothing yet; torch's global generator is left as it was."""
+    """Return an untrained model; torch's global generator is left unchanged."""
     shape = TextShape.of(task)
     network_config = TransformerConfig(
         shape.pad + 1,
@@ -169,16 +169,16 @@ def fresh_lm(task: Task, config: LMConfig, seed: int) -> TokenLM:
 
 
 def reference_lm(task: Task, config: LMConfig, seed: int) -> TokenLM:
-    """Return a fresh model that *is* the reference policy, which draws every token independently of the others.
+    """Return a fresh model that equals the reference policy, whose tokens must be independent.
 
-    Its output has the logarithms as its bias and no weight yet, so that nothing else speaks at first.
+    The output bias holds the log-probabilities, and the output weight is 0.
 
     Raises:
-        ValueError: a reference policy that looks at what stands before.
+        ValueError: a reference policy that depends on the prefix.
     """
     if not is_independent(task):
         raise ValueError(
-            f"the reference policy of {task.name} looks at what stands before: pre-train a model on it"
+            f"the reference policy of {task.name} depends on the prefix: pre-train a model on it"
         )
     lm = fresh_lm(task, config, seed)
     with torch.no_grad():
@@ -188,13 +188,13 @@ def reference_lm(task: Task, config: LMConfig, seed: int) -> TokenLM:
 
 
 def is_independent(task: Task) -> bool:
-    """Return whether the reference policy draws each token from one distribution, none of which is 0."""
+    """Return whether the reference policy samples every token from one distribution without zeros."""
     reference = task.reference
     return len(reference.probability) == 1 and bool((reference.probability > 0).all())
 
 
 def entropy_rate(task: Task) -> float:
-    """Return the entropy of the reference policy's completions by their expected tokens, in nats per token, exactly."""
+    """Return the entropy of the reference policy's completions per expected token, in nats, exactly."""
     mdp = TokenModel(task, compose(task, "gold")).tabular_mdp()
     found = evaluate(mdp, reference_policy(mdp))
     return found.entropy / found.length
@@ -208,18 +208,18 @@ def pretrain(
     texts: Completions | None = None,
     lm: TokenLM | None = None,
     on_progress: OnProgress | None = None,
-    on_evaluation: OnLook | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> tuple[TokenLM, Training]:
-    """Return a model of ``texts``, or of samples of the reference policy, and how it went.
+    """Return a model of ``texts``, or of samples of the reference policy, and the result of its training.
 
     Args:
-        task: its vocabulary, prompts and horizon.
+        task: has the vocabulary, prompts and horizon.
         config: the size of the model, and how many samples.
         training: how.
-        texts: to learn instead of samples.
+        texts: to train on instead of samples.
         lm: goes on with this model, which it changes, instead of a fresh one.
-        on_progress: gets the figures of ``fit`` and eval/perplexity.
-        on_evaluation: gets the model at each look at the held-out loss.
+        on_progress: called with the metrics of ``fit`` and eval/perplexity.
+        on_evaluation: called with the model at each evaluation of the held-out loss.
 
     Raises:
         ValueError: fewer than two texts. NonFiniteLossError: as ``fit``.
@@ -242,22 +242,22 @@ def pretrain(
     def loss(rows: torch.Tensor) -> torch.Tensor:
         ids, mask = seen[rows], masks[0]
         chosen = None if mask is None else mask._replace(start=mask.start[rows])
-        return loss_of(ids, chosen) / _written(ids, lm).sum()
+        return loss_of(ids, chosen) / _generated(ids, lm).sum()
 
     def held_out() -> float:
         total = 0.0
         for rows in torch.split(torch.arange(len(fresh)), 1_024):
             mask = None if masks[1] is None else masks[1]._replace(start=masks[1].start[rows])
             total += loss_of(fresh[rows], mask).item()
-        return total / float(_written(fresh, lm).sum())
+        return total / float(_generated(fresh, lm).sum())
 
-    looks = 0
+    evaluations = 0
 
-    def look() -> None:
-        nonlocal looks
+    def evaluated() -> None:
+        nonlocal evaluations
         if on_evaluation is not None:
-            on_evaluation(looks, lm)
-        looks += 1
+            on_evaluation(evaluations, lm)
+        evaluations += 1
 
     def report(update: int, figures: Mapping[str, float]) -> None:
         if on_progress is not None:
@@ -265,12 +265,12 @@ def pretrain(
             on_progress(update, {**figures, **extra})
 
     trained = fit(
-        lm.network, loss, len(seen), training, held_out=held_out, on_progress=report, checkpoint=look
+        lm.network, loss, len(seen), training, held_out=held_out, on_progress=report, checkpoint=evaluated
     )
     about = {"task": task.name, "config": asdict(config), "training": asdict(training), "seed": training.seed}
     return TokenLM(lm.network, lm.shape, task, json.loads(json.dumps(about))), trained
 
 
-def _written(ids: torch.Tensor, lm: TokenLM) -> torch.Tensor:
+def _generated(ids: torch.Tensor, lm: TokenLM) -> torch.Tensor:
     """Return which places hold a token of a completion, bool [B, H]."""
     return ids[:, lm.first :] < lm.shape.pad

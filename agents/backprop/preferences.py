@@ -1,7 +1,7 @@
-"""Preferences between completions: drawn from a task with a noisy labeller, or read from somebody's file.
+"""Preferences between completions: sampled for a task from a noisy annotator, or read from a file.
 
-P(left preferred) = sigmoid((gold difference + spurious difference) / temperature): Bradley and Terry 1952, with a
-labeller who may like something that gold does not pay for. What ties is decided by a coin.
+P(left preferred) = sigmoid((gold difference + spurious difference) / temperature): Bradley and Terry 1952, with an
+annotator whose score may differ from gold. Ties have probability 0.5.
 """
 
 import json
@@ -12,23 +12,27 @@ from typing import Any
 
 import numpy as np
 
+from tokenwalk.agents.backprop.configs import check_held_out
+from tokenwalk.agents.backprop.descent import set_fields
 from tokenwalk.agents.exact_tokens.completions import (
     Completions,
     blank_prefixes,
     concatenate,
     sample_completions,
 )
+from tokenwalk.agents.exact_tokens.encode import encode_completion
 from tokenwalk.agents.exact_tokens.token_policy import Policy, reference_on_tokens
-from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
+from tokenwalk.envs.arrays import BoolArray, FloatArray
+from tokenwalk.envs.checks import check_number
 from tokenwalk.envs.random_numbers import episode_stream, uniform
 from tokenwalk.envs.tasks import Task
 
-MAX_ROUNDS = 1_000  # of drawing completions until enough are on the wanted side of the split
-Label = Callable[[Completions], FloatArray]  # what a labeller finds a completion worth, float64 [B]
+MAX_ROUNDS = 1_000  # of sampling completions until enough are on the wanted side of the split
+Label = Callable[[Completions], FloatArray]  # an annotator's score of each completion, float64 [B]
 
 
 class PreferenceDataError(ValueError):
-    """Preference data that cannot be learned from."""
+    """Preference data that cannot be trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class Preferences:
     """n pairs of completions of the same prompts.
 
     Attributes:
-        chosen, rejected: which of each pair was preferred.
+        chosen, rejected: the preferred and the other completion of each pair.
 
     Raises:
         PreferenceDataError: no pairs, or the two sides do not have the same prompts.
@@ -73,16 +77,15 @@ class Split:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise ValueError(f"held_out is {self.share}: give a share above 0 and below 1")
+        set_fields(self, {"share": check_held_out(self.share)})
 
     @property
     def by_prompt(self) -> bool:
-        """Return whether it is prompts that are held out."""
+        """Return whether prompts are held out, and not completions."""
         return len(self.task.prompts) > 1
 
     def held_out(self, completions: Completions) -> BoolArray:
-        """Return which of ``completions`` are held out, bool [B]; the same one always is, or never."""
+        """Return which of ``completions`` are held out, bool [B]; equal completions are on the same side."""
         if self.by_prompt:
             n_prompts = len(self.task.prompts)
             count = min(n_prompts - 1, max(1, round(self.share * n_prompts)))
@@ -94,7 +97,7 @@ class Split:
         return uniform(code, np.zeros_like(code)) < self.share
 
 
-def draw_completions(
+def sample_split(
     task: Task,
     count: int,
     rng: np.random.Generator,
@@ -102,9 +105,9 @@ def draw_completions(
     held_out: bool,
     policy: Policy | None = None,
 ) -> Completions:
-    """Return ``count`` completions of ``policy`` (the reference's if None) on one side of ``split``, in pairs of a prompt.
+    """Return ``count`` completions of ``policy`` (the reference policy if None) on one side of ``split``.
 
-    The rows 2 i and 2 i + 1 have the same prompt.
+    Prompts are sampled by their weights on that side; the rows 2 i and 2 i + 1 have the same one.
 
     Raises:
         PreferenceDataError: hardly any completion lies on that side.
@@ -124,8 +127,8 @@ def draw_completions(
         return sample_completions(task, policy, 2 * pairs, rng, prompt)[:count]
     found: list[Completions] = []
     for _ in range(MAX_ROUNDS):
-        drawn = sample_completions(task, policy, max(2 * pairs, 1_024), rng)
-        found.append(drawn[split.held_out(drawn) == held_out])
+        sampled = sample_completions(task, policy, max(2 * pairs, 1_024), rng)
+        found.append(sampled[split.held_out(sampled) == held_out])
         if sum(map(len, found)) >= count:
             return concatenate(found)[:count]
     raise PreferenceDataError(
@@ -135,26 +138,25 @@ def draw_completions(
 
 
 def sample_preferences(
-    completions: Completions, worth: Label, temperature: float, rng: np.random.Generator
+    completions: Completions, score: Label, temperature: float, rng: np.random.Generator
 ) -> Preferences:
-    """Return the preferences of a labeller between rows 2 i and 2 i + 1 of ``completions``.
+    """Return the preferences of an annotator between rows 2 i and 2 i + 1 of ``completions``.
 
     Args:
         completions: an even number, each two of one prompt.
-        worth: what the labeller finds each worth.
-        temperature: of the labeller's noise, above 0: where two differ by this much, the better one is preferred with
-            probability 0.73.
-        rng: what the labels are drawn from.
+        score: the annotator's score of each completion.
+        temperature: of the annotator's noise, above 0: if two scores differ by this much, the better one is preferred
+            with probability 0.73.
+        rng: generator of the labels.
 
     Raises:
         ValueError: a temperature that is not above 0.
     """
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"temperature is {temperature}: give a finite number above 0")
+    temperature = check_number("temperature", temperature, 0, low_open=True)
     left, right = completions[0::2], completions[1::2]
-    worths = worth(completions)
-    with np.errstate(over="ignore"):  # to a probability of 0, which is what is meant
-        probability = 1 / (1 + np.exp((worths[1::2] - worths[0::2]) / temperature))
+    scores = score(completions)  # [B]
+    with np.errstate(over="ignore"):  # to a probability of 0, which is correct
+        probability = 1 / (1 + np.exp((scores[1::2] - scores[0::2]) / temperature))
     first = rng.random(len(left)) < probability
     order = np.arange(len(left)) + np.where(first, 0, len(left))
     both = concatenate([left, right])
@@ -198,18 +200,3 @@ def _encoded(line: Mapping[str, Any], side: str, task: Task) -> Completions:
     if prompt not in task.prompts:
         raise ValueError(f"prompt {prompt!r} is none of the {len(task.prompts)} of {task.name}")
     return encode_completion(task, task.prompts.index(prompt), line[side])
-
-
-def encode_completion(task: Task, prompt: int, text: str) -> Completions:
-    """Return ``text`` as one completion, ended by ``<eos>`` unless it fills the horizon.
-
-    Raises:
-        ValueError: an unknown token, or more tokens than the horizon.
-    """
-    ids = task.vocabulary.encode(text)
-    if len(ids) > task.horizon:
-        raise ValueError(f"{text!r} has {len(ids)} tokens: {task.name} has a horizon of {task.horizon}")
-    found: IntArray = np.append(ids, task.vocabulary.eos)[: task.horizon]
-    blank = blank_prefixes(task, np.array([prompt]))
-    blank.tokens[0, : len(found)], blank.length[0] = found, len(found)
-    return blank

@@ -1,4 +1,4 @@
-"""A reward that is learned: trained, brought to gold's scale, saved, loaded, and plugged into any token task.
+"""A learned reward: trained, scaled to gold, saved, loaded, and used as the reward of any token task.
 
 Source: Christiano et al. 2017, "Deep reinforcement learning from human preferences"; Coste et al. 2023, "Reward model
 ensembles help mitigate overoptimization".
@@ -36,16 +36,16 @@ from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.vocabulary import Vocabulary
 
 KIND = "reward-model"
-SAMPLES = 10_000  # completions from which a task that is too large is judged
-MARGIN = 1e-3  # of the range that was seen: a network's scores differ in the last digits with the batch
+SAMPLES = 10_000  # completions that estimate the moments where a task is too large to enumerate
+MARGIN = 1e-3  # as a share of the range: a network's scores differ in the last digits with the batch
 
 
 @dataclass(frozen=True, eq=False)
 class RewardModel(LearnedSource):
-    """A trained reward as a source of a task: ``gym.make(..., reward=RewardModel.load(path))``.
+    """A trained reward as a reward component of a task: ``gym.make(..., reward=RewardModel.load(path))``.
 
     Attributes:
-        about: what it was trained on: the task's name, both configs, and what ``Training`` said.
+        about: the task's name, both configs and the seed that it was trained with.
     """
 
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -57,10 +57,9 @@ class RewardModel(LearnedSource):
         return self.scorer
 
     def as_machine(self, vocabulary: Vocabulary, horizon: int, prompts: TokenArray) -> MachineSource | None:
-        """Return the machine that pays the same for every completion, token by token; None where no such is known.
+        """Return the reward machine that gives every completion the same reward, token by token; None where there is none.
 
-        A linear scorer, or the mean of several, knows only the last token: so it is exact at any length, as its own texts
-        are too many to be listed.
+        A linear scorer, or the mean of several, depends on the last two tokens only, so the machine is exact at any length.
         """
         weights = self.ensemble.linear_weights()
         if weights is None:
@@ -70,7 +69,7 @@ class RewardModel(LearnedSource):
         token = self.scale * (alone[:v] + following[:, :v])  # [last token or padding, V]
         first = (
             token + self.mean + self.scale * (constant - self.centre)
-        )  # the constant comes with the first token
+        )  # the constant is added at the first token
         last = prompts[:, -1] if prompts.shape[1] else np.full(len(prompts), vocabulary.pad)
         machine = RewardMachine(
             np.tile(np.arange(v), (2 * size, 1)),
@@ -81,7 +80,7 @@ class RewardModel(LearnedSource):
         return MachineSource(self.name, machine, horizon, prompts)
 
     def save(self, path: Path) -> None:
-        """Write the networks, how they are calibrated and what they were trained on, as safetensors."""
+        """Write the networks, their calibration and their configs, as safetensors."""
         tensors = {
             f"{number}.{name}": one.detach().numpy()
             for number, member in enumerate(self.ensemble.members)
@@ -131,42 +130,42 @@ def _fresh(config: RewardModelConfig, shape: TextShape, seed: int) -> torch.nn.M
 
 
 def train_reward_model(
-    lesson: RewardDataset,
+    dataset: RewardDataset,
     training: TrainingConfig,
     *,
     name: str = KIND,
     on_progress: OnProgress | None = None,
     on_checkpoint: Callable[["RewardModel"], Any] | None = None,
 ) -> tuple[RewardModel, list[Training]]:
-    """Return a reward learned as ``lesson`` says, scaled to gold's mean and spread under the reference policy.
+    """Return a reward trained on ``dataset``, scaled to gold's mean and standard deviation under the reference policy.
 
     Args:
-        lesson: the task and what to learn from.
+        dataset: the task and its data.
         training: of each member; early stopping by the held-out loss.
         name: under which it is logged.
-        on_progress: gets updates of all members together and their figures by tag.
-        on_checkpoint: gets the model as it stands, uncalibrated, at each look at the held-out loss.
+        on_progress: called with the updates of all members together and their metrics by tag.
+        on_checkpoint: called with the current model, uncalibrated, at each evaluation of the held-out loss.
 
     Raises:
         PreferenceDataError: too little data. NonFiniteLossError: as ``fit``, with the member's last good parameters.
-        ValueError: gold that is the same for all completions of the reference policy, so that there is nothing to learn.
+        ValueError: all completions have the same score, so that there is nothing to learn.
     """
-    config, shape = lesson.config, TextShape.of(lesson.task)
-    check_learnable(lesson)
-    members = [_fresh(config, shape, lesson.seed + number) for number in range(config.members)]
+    config, shape = dataset.config, TextShape.of(dataset.task)
+    check_learnable(dataset)
+    members = [_fresh(config, shape, dataset.seed + number) for number in range(config.members)]
     scorer = Ensemble(members, shape, config.combine)
     about = {
-        "task": lesson.task.name,
+        "task": dataset.task.name,
         "config": asdict(config),
         "training": asdict(training),
-        "seed": lesson.seed,
+        "seed": dataset.seed,
     }
-    model = RewardModel(name, scorer, about=json.loads(json.dumps(about)))  # as it comes back from a file
+    model = RewardModel(name, scorer, about=json.loads(json.dumps(about)))  # as it is read from a file
     trained = []
     for number, member in enumerate(members):
         progress = _member_progress(on_progress, number * training.updates)
-        data = Data.of(lesson, shape, number, held_out=False)
-        fresh = Data.of(lesson, shape, number, held_out=True)
+        data = Data.of(dataset, shape, number, held_out=False)
+        fresh = Data.of(dataset, shape, number, held_out=True)
         checkpoint = None if on_checkpoint is None else (lambda: on_checkpoint(model))
         trained.append(
             fit(
@@ -181,7 +180,7 @@ def train_reward_model(
         )
         if trained[-1].interrupted:
             break
-    return calibrated(model, lesson.task), trained
+    return calibrated(model, dataset.task), trained
 
 
 def _member_progress(on_progress: OnProgress | None, offset: int) -> OnProgress | None:
@@ -191,22 +190,22 @@ def _member_progress(on_progress: OnProgress | None, offset: int) -> OnProgress 
 
 
 def reference_completions(task: Task, limit: int = MAX_PREFIXES) -> tuple[Completions, FloatArray, bool]:
-    """Return completions of the reference policy, their weights [B], and whether they are all that there are."""
+    """Return completions of the reference policy, their weights [B], and whether these are all completions."""
     if count_prefixes(task) <= limit:
         every = enumerate_completions(task)
         return every, every.weights(task), True
-    drawn = sample_completions(task, reference_on_tokens(task), SAMPLES, np.random.default_rng(0))
-    return drawn, np.full(len(drawn), 1 / len(drawn)), False
+    sampled = sample_completions(task, reference_on_tokens(task), SAMPLES, np.random.default_rng(0))
+    return sampled, np.full(len(sampled), 1 / len(sampled)), False
 
 
 def calibrated(model: RewardModel, task: Task) -> RewardModel:
-    """Return ``model`` with gold's mean and spread under the reference policy: exactly, where the task is small.
+    """Return ``model`` with gold's mean and standard deviation under the reference policy: exactly, where the task is small.
 
-    A model of values is left as it is: what it says is in gold's unit. Each member is centred and scaled by itself
-    first. Where all completions can be listed, the range is that of the scores, and a little more.
+    A value model is unchanged: its output is in gold's unit. Each member is standardized first. Where all completions can
+    be enumerated, the range is that of the scores plus a margin.
 
     Raises:
-        ValueError: a network that says the same of every completion.
+        ValueError: a network that gives every completion the same score.
     """
     if model.about["config"]["objective"] == "value":
         return model
@@ -215,17 +214,17 @@ def calibrated(model: RewardModel, task: Task) -> RewardModel:
     gold = completions.scores(task, [task.sources["gold"]])["gold"]
     old = model.ensemble
     parts = [old.raw(batch[first : first + 8_192]) for first in range(0, len(completions), 8_192)]
-    moments = np.array([mean_and_std(weight, raw) for raw in np.concatenate(parts, axis=1)])
+    moments = np.array([mean_and_std(weight, raw) for raw in np.concatenate(parts, axis=1)])  # [members, 2]
     if (moments[:, 1] == 0).any():
-        raise ValueError("a network says the same of every completion: train it longer, or on more data")
+        raise ValueError("a network gives every completion the same score: train it longer, or on more data")
     scorer = Ensemble(old.members, old.shape, old.combine, moments)
     probe = LearnedSource(model.name, scorer)
     scores = probe.score(batch)
-    (centre, spread), (gold_mean, gold_std) = (mean_and_std(weight, one) for one in (scores, gold))
-    scale = gold_std / spread if gold_std > 0 else 1.0 / spread
-    final = gold_mean + scale * (scores - centre)
+    (mean, std), (gold_mean, gold_std) = (mean_and_std(weight, one) for one in (scores, gold))
+    scale = gold_std / std if gold_std > 0 else 1.0 / std
+    final = gold_mean + scale * (scores - mean)
     low, high = -np.inf, np.inf
     if exact:
         margin = MARGIN * float(np.ptp(final))
         low, high = float(final.min()) - margin, float(final.max()) + margin
-    return replace(model, scorer=scorer, centre=centre, scale=scale, mean=gold_mean, low=low, high=high)
+    return replace(model, scorer=scorer, centre=mean, scale=scale, mean=gold_mean, low=low, high=high)

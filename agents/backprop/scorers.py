@@ -1,4 +1,4 @@
-"""Networks that give a text one number: a linear one over pairs of tokens, and a small Transformer."""
+"""Networks that score a text: a linear one over tokens and pairs of tokens, and a small Transformer."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +21,7 @@ class ForeignTextError(ValueError):
 
 @dataclass(frozen=True)
 class TextShape:
-    """What a network reads: which tokens, and how many.
+    """The input format of a network: its vocabulary and lengths.
 
     Attributes:
         tokens: the vocabulary, ``<eos>`` last; V of them.
@@ -52,7 +52,7 @@ class TextShape:
             )
 
     def ids(self, prompt: TokenArray, completion: TokenArray) -> torch.Tensor:
-        """Return what a network is given, int64 [B, 1 + P + H]: a padding token to begin with, prompt, completion.
+        """Return a network's input, int64 [B, 1 + P + H]: a padding token, the prompt, the completion.
 
         Raises:
             ForeignTextError: other lengths, or a token that the vocabulary does not have.
@@ -66,15 +66,15 @@ class TextShape:
         begin = np.full((len(prompt), 1), self.pad, dtype=np.int64)
         ids = np.hstack([begin, prompt.astype(np.int64), completion.astype(np.int64)])
         if ids.size and (ids.max() > self.pad or ids.min() < 0):
-            raise ForeignTextError(f"token {ids.max()} is out of range: the model knows 0 to {self.pad}")
+            raise ForeignTextError(f"token {ids.max()} is out of range: the model reads 0 to {self.pad}")
         return torch.from_numpy(ids)
 
 
 class LinearScorer(nn.Module):
-    """A weight for each token and for each two that follow each other, the end among them; sums of them.
+    """The sum of a weight for each token and one for each pair of consecutive tokens, ``<eos>`` included.
 
-    What a text is worth is linear in how often each occurs, so a loss that is convex in the score is convex in the
-    weights. The prompt is not read, but for its last token.
+    The score is linear in the weights, so a loss that is convex in the score is convex in the weights. Of the prompt only
+    the last token is read.
     """
 
     def __init__(self, shape: TextShape) -> None:
@@ -87,13 +87,13 @@ class LinearScorer(nn.Module):
         """Return the score [B] of texts ``ids`` [B, 1 + P + H] whose completions have ``length`` [B] tokens."""
         token, before = ids[:, self.first :], ids[:, self.first - 1 : -1]
         weights = self.alone[token] + self.following[before * self.size + token]  # [B, H]
-        written = torch.arange(token.shape[1]) < length[:, None]
-        score: torch.Tensor = (weights * written).sum(dim=1)
+        is_token = torch.arange(token.shape[1]) < length[:, None]  # [B, H]
+        score: torch.Tensor = (weights * is_token).sum(dim=1)
         return score
 
 
 class TransformerScorer(nn.Module):
-    """A Transformer whose vector at the last token is turned into one number."""
+    """A Transformer with a linear head on the vector of the last token."""
 
     def __init__(self, shape: TextShape, width: int, n_layers: int) -> None:
         super().__init__()
@@ -105,22 +105,22 @@ class TransformerScorer(nn.Module):
     def forward(self, ids: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
         """Return the score [B], as ``LinearScorer`` does."""
         vectors = self.body(ids)  # [B, T, D]
-        last = vectors[torch.arange(len(ids)), self.first + length]
+        last = vectors[torch.arange(len(ids)), self.first + length]  # [B, D]
         score: torch.Tensor = self.head(last)[:, 0]
         return score
 
 
 def build_scorer(kind: Kind, shape: TextShape, width: int, n_layers: int, seed: int) -> nn.Module:
-    """Return a fresh network; torch's global generator is left as it was."""
+    """Return a fresh network; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LinearScorer(shape) if kind == "linear" else TransformerScorer(shape, width, n_layers)
 
 
 class Ensemble:
-    """Networks that score together: each is centred and scaled by itself, then the mean or the least counts.
+    """Networks whose scores are standardized and then combined by their mean or minimum.
 
-    A callable, as ``LearnedSource`` asks for: from a ``TokenBatch`` to float64 [B].
+    A callable, as ``LearnedSource`` needs: from a ``TokenBatch`` to float64 [B].
     """
 
     def __init__(
@@ -131,11 +131,11 @@ class Ensemble:
         calibration: FloatArray | None = None,
     ) -> None:
         self.members, self.shape, self.combine = members, shape, combine
-        # [members, 2]: the centre and the spread of each under the reference policy
+        # [members, 2]: mean and standard deviation of each under the reference policy
         self.calibration = np.tile([0.0, 1.0], (len(members), 1)) if calibration is None else calibration
 
     def raw(self, batch: TokenBatch) -> FloatArray:
-        """Return what each network says, float64 [members, B]."""
+        """Return the score of each network, float64 [members, B]."""
         ids = self.shape.ids(np.asarray(batch.prompt), np.asarray(batch.completion))
         length = torch.as_tensor(np.asarray(batch.length, dtype=np.int64))
         with torch.inference_mode():
@@ -143,15 +143,15 @@ class Ensemble:
         return np.stack(found)
 
     def linear_weights(self) -> tuple[FloatArray, FloatArray, float] | None:
-        """Return what each token [V + 1], and each after each [V + 1, V + 1], adds to the score, and the score of nothing.
+        """Return the weight of each token [V + 1] and of each pair of tokens [V + 1, V + 1], and the constant.
 
-        None where the score is no sum of such: of Transformers, and of the least of several.
+        None where the score is not such a sum: for Transformers, and for the minimum of several.
         """
         linear = [member for member in self.members if isinstance(member, LinearScorer)]
         if len(linear) < len(self.members) or (self.combine == "min" and len(linear) > 1):
             return None
-        centre, spread = self.calibration.T
-        share = 1.0 / (spread * len(linear))
+        mean, std = self.calibration.T
+        share = 1.0 / (std * len(linear))
         size = linear[0].size
         parts = [
             (one.alone.detach().double().numpy(), one.following.detach().double().numpy()) for one in linear
@@ -160,11 +160,11 @@ class Ensemble:
         following = sum(
             (part * weight for (_, part), weight in zip(parts, share, strict=True)), np.zeros(size**2)
         )
-        return alone, following.reshape(size, size), -float((centre * share).sum())
+        return alone, following.reshape(size, size), -float((mean * share).sum())
 
     def __call__(self, batch: TokenBatch) -> FloatArray:
         """Return the combined score of each text, float64 [B]."""
-        centre, spread = self.calibration.T[:, :, None]
-        scores = (self.raw(batch) - centre) / spread
+        mean, std = self.calibration.T[:, :, None]  # each [members, 1]
+        scores = (self.raw(batch) - mean) / std  # [members, B]
         combined: FloatArray = scores.mean(axis=0) if self.combine == "mean" else scores.min(axis=0)
         return combined

@@ -1,10 +1,10 @@
-"""A decoder-only Transformer, small enough to be read in one sitting, and the language model that it makes.
+"""A decoder-only Transformer, small enough to be read at once, and a language model made of it.
 
-It is read from the bottom up: a block, the stack of blocks, the model that writes. Source: Vaswani et al. 2017,
+Read it from the bottom up: a block, the stack of blocks, the language model. Source: Vaswani et al. 2017,
 "Attention is all you need"; Radford et al. 2019, "Language models are unsupervised multitask learners" (the norm comes
 before each layer); So et al. 2021, "Primer" (squared rectified units).
 
-Shape letters: B batch, T tokens, D width, N heads, V tokens that can be written (``<eos>`` last), L layers.
+Shape letters: B batch, T tokens, D width, N heads, V tokens that can be generated (``<eos>`` last), L layers.
 """
 
 import math
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tokenwalk.agents.backprop.descent import check_count
+from tokenwalk.agents.backprop.descent import set_fields
+from tokenwalk.envs.checks import check_count
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class TransformerConfig:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("n_tokens", "context", "n_layers", "n_heads", "width"):
-            check_count(name, getattr(self, name))
+        counts = ("n_tokens", "context", "n_layers", "n_heads", "width")
+        set_fields(self, {name: check_count(name, getattr(self, name)) for name in counts})
         if self.width % self.n_heads:
             raise ValueError(f"width is {self.width}: give a multiple of n_heads = {self.n_heads}")
 
 
 class Linear(nn.Linear):
-    """A linear map that may multiply in bfloat16, which is faster where the processor knows it, and gives that then."""
+    """A linear map that multiplies in bfloat16 if ``bf16``, and then returns it: faster where the processor supports it."""
 
     def __init__(self, n_in: int, n_out: int, bf16: bool) -> None:
         super().__init__(n_in, n_out)
@@ -62,7 +63,7 @@ class Linear(nn.Linear):
 
 
 class Block(nn.Module):
-    """Attention to what came before, then two layers for each token by itself; each adds to what comes in."""
+    """Causal attention, then two layers on each token alone, both with residual connections."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -76,17 +77,17 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, cache: torch.Tensor | None = None, begin: int = 0) -> torch.Tensor:
         """Return [B, T, D] for ``x`` [B, T, D]; see ``attend`` for ``cache``."""
-        x = x + self.attention_out(self.attend(self.attention_norm(x), cache, begin))
+        x = x + self.attention_out(self.attend(self.attention_norm(x), cache, begin))  # [B, T, D]
         # The square of a rectified unit learns as well as a GELU, which takes half of the time on a CPU.
         hidden = functional.relu(self.hidden_in(self.hidden_norm(x))).square()  # [B, T, 4 D]
         added: torch.Tensor = x + self.hidden_out(hidden)
         return added
 
     def attend(self, x: torch.Tensor, cache: torch.Tensor | None, begin: int) -> torch.Tensor:
-        """Return for each token a mean of values, weighted by how its query meets the keys so far, [B, T, D].
+        """Return the causal attention of ``x`` [B, T, D]: softmax(query key^T / sqrt(D / N)) value, [B, T, D].
 
         ``cache`` [2, B, N, context, D / N] holds the keys and values of the ``begin`` tokens before these; those of
-        these are written into it.
+        these are stored in it.
         """
         batch, length, width = x.shape
         split = self.attention_in(x).to(x.dtype).view(batch, length, 3, self.n_heads, width // self.n_heads)
@@ -94,13 +95,15 @@ class Block(nn.Module):
         if cache is not None:
             end = begin + length
             cache[0, :, :, begin:end], cache[1, :, :, begin:end] = key, value
-            key, value = cache[0, :, :, :end], cache[1, :, :, :end]
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=length > 1)
+            key, value = cache[0, :, :, :end], cache[1, :, :, :end]  # [B, N, end, D / N]
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=length > 1
+        )  # [B, N, T, D / N]
         return mixed.transpose(1, 2).reshape(batch, length, width)
 
 
 class Transformer(nn.Module):
-    """Ids [B, T] to one vector for each, [B, T, D], which knows the ids up to its own and none after it."""
+    """Ids [B, T] to one vector for each, [B, T, D], which depends on the ids up to its own."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -110,14 +113,16 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.width)
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:  # what ends a residual branch is scaled, so that depth does not add up
+            if (
+                parameter.ndim == 2
+            ):  # outputs of residual branches are scaled: variance must not grow with depth
                 depth = (2 * config.n_layers) ** 0.5 if name.endswith("out.weight") else 1.0
                 nn.init.normal_(parameter, std=0.02 / depth)
 
     def forward(
         self, ids: torch.Tensor, caches: list[torch.Tensor] | None = None, begin: int = 0
     ) -> torch.Tensor:
-        """Return the vectors [B, T, D] of ``ids`` [B, T], which stand at the places from ``begin`` on."""
+        """Return the vectors [B, T, D] of ``ids`` [B, T] at the positions from ``begin`` on."""
         x = self.tokens(ids) + self.places.weight[begin : begin + ids.shape[1]]  # [B, T, D]
         for number, block in enumerate(self.blocks):
             x = block(x, None if caches is None else caches[number], begin)
@@ -125,22 +130,22 @@ class Transformer(nn.Module):
         return normed
 
     def empty_caches(self, batch: int) -> list[torch.Tensor]:
-        """Return room for the keys and values of a whole context, L tensors [2, B, N, context, D / N]."""
+        """Return empty caches for the keys and values of a whole context, L tensors [2, B, N, context, D / N]."""
         config, like = self.config, self.places.weight
         shape = (2, batch, config.n_heads, config.context, config.width // config.n_heads)
         return [torch.empty(shape, dtype=like.dtype, device=like.device) for _ in self.blocks]
 
 
 class Mask(NamedTuple):
-    """Which tokens may be written, by a finite automaton; see ``ReferencePolicy``."""
+    """Which tokens are available, by a finite automaton; see ``ReferencePolicy``."""
 
     next_state: torch.Tensor  # int64 [C, V]
     available: torch.Tensor  # bool [C, V]
     start: torch.Tensor  # int64 [B]
 
 
-class Written(NamedTuple):
-    """What was written after B beginnings."""
+class Generated(NamedTuple):
+    """The completions of B prefixes."""
 
     tokens: torch.Tensor  # int64 [B, H], padded with V
     length: torch.Tensor  # int64 [B], <eos> included
@@ -150,39 +155,39 @@ class Written(NamedTuple):
 
 
 class LanguageModel(nn.Module):
-    """A Transformer that says how likely each of V tokens is to come next."""
+    """A Transformer with the probability of each of V next tokens."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.config, self.n_out = config, config.n_tokens - 1  # padding is read and never written
+        self.config, self.n_out = config, config.n_tokens - 1  # padding is read and never generated
         self.body, self.head = Transformer(config), nn.Linear(config.width, self.n_out)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return what each prefix of ``ids`` [B, T] is followed by, unnormalised, [B, T, V]."""
+        """Return the logits of the next token after each prefix of ``ids`` [B, T], [B, T, V]."""
         logits: torch.Tensor = self.head(self.body(ids))
         return logits
 
     def log_probs(self, ids: torch.Tensor, first: int, mask: Mask | None = None) -> torch.Tensor:
-        """Return the log-probability of each token of ``ids`` [B, T] from place ``first`` on, [B, T - first].
+        """Return the log-probability of each token of ``ids`` [B, T] from position ``first`` on, [B, T - first].
 
-        It is 0 where padding stands. Tokens that ``mask`` rules out have no share.
+        It is 0 for padding. Tokens that ``mask`` forbids have probability 0.
         """
-        target = ids[:, first:]
-        rows = self.rows(ids, first, mask)
-        taken = rows.gather(2, target.clamp(max=self.n_out - 1)[:, :, None])[:, :, 0]
+        target = ids[:, first:]  # [B, T - first]
+        rows = self.rows(ids, first, mask)  # [B, T - first, V]
+        taken = rows.gather(2, target.clamp(max=self.n_out - 1)[:, :, None])[:, :, 0]  # [B, T - first]
         return torch.where(target < self.n_out, taken, 0.0)
 
     def rows(self, ids: torch.Tensor, first: int, mask: Mask | None = None) -> torch.Tensor:
-        """Return the log-probability of every token at each place from ``first`` on, [B, T - first, V]."""
-        logits = self.logits(ids[:, :-1])[:, first - 1 :]
+        """Return the log-probability of every token at each position from ``first`` on, [B, T - first, V]."""
+        logits = self.logits(ids[:, :-1])[:, first - 1 :]  # [B, T - first, V]
         if mask is not None:
             logits = logits.masked_fill(~allowed_along(mask, ids[:, first:]), -math.inf)
         return logits.log_softmax(dim=2)
 
     @torch.no_grad()
-    def write(
+    def generate(
         self,
         begin: torch.Tensor,
         steps: int,
@@ -191,15 +196,15 @@ class LanguageModel(nn.Module):
         temperature: float = 1.0,
         top_k: int | None = None,
         mask: Mask | None = None,
-    ) -> Written:
+    ) -> Generated:
         """Return at most ``steps`` tokens after each of ``begin`` [B, T], each until ``<eos>``, by a key-value cache.
 
         Args:
-            begin: what stands before; with it and ``steps`` the context must have room.
-            generator: that tokens are drawn from, on the model's device; None: the likeliest one is taken (greedy).
-            temperature: by which logits are divided before a draw; another than 1 is not the model's own policy.
-            top_k: draw from the k likeliest tokens alone.
-            mask: tokens that may be written; the others have no share.
+            begin: the prefixes; the context must have room for them and for ``steps``.
+            generator: of the sampled tokens, on the model's device; None: the most probable token (greedy).
+            temperature: divides the logits before sampling; only 1 samples the model's own policy.
+            top_k: sample from the k most probable tokens only.
+            mask: the available tokens; the others have probability 0.
 
         Raises:
             ValueError: a context too short, a temperature that is not above 0, or a ``top_k`` below 1.
@@ -219,13 +224,13 @@ class LanguageModel(nn.Module):
         over = torch.zeros(batch, dtype=torch.bool, device=begin.device)
         state, ids, place = None if mask is None else mask.start, begin, 0
         for time in range(steps):
-            vectors = self.body(ids, caches, place)
+            vectors = self.body(ids, caches, place)  # [B, T, D] of the tokens that are new
             place += ids.shape[1]
             logits = self.head(vectors[:, -1])  # [B, V]
             if mask is not None:
                 logits = logits.masked_fill(~mask.available[state], -math.inf)
-            logs = logits.log_softmax(dim=1)
-            token = self._choose(logs, generator, temperature, top_k)
+            logs = logits.log_softmax(dim=1)  # [B, V]
+            token = self._choose(logs, generator, temperature, top_k)  # [B]
             tokens[:, time] = torch.where(over, self.n_out, token)
             log_probs[:, time] = torch.where(over, 0.0, logs.gather(1, token[:, None])[:, 0])
             over |= token == eos
@@ -233,7 +238,7 @@ class LanguageModel(nn.Module):
                 break
             ids = token[:, None]
             state = None if mask is None else mask.next_state[state, token]
-        return Written(tokens, (tokens < self.n_out).sum(dim=1), log_probs)
+        return Generated(tokens, (tokens < self.n_out).sum(dim=1), log_probs)
 
     @staticmethod
     def _choose(
@@ -243,9 +248,9 @@ class LanguageModel(nn.Module):
         if generator is None:
             return logs.argmax(dim=1)
         if top_k is not None and top_k < logs.shape[1]:
-            least = logs.topk(top_k, dim=1).values[:, -1:]
-            logs = logs.masked_fill(logs < least, -math.inf)
-        # The largest of independent exponential races is a draw: argmax p / E with E ~ Exp(1).
+            smallest = logs.topk(top_k, dim=1).values[:, -1:]  # [B, 1]
+            logs = logs.masked_fill(logs < smallest, -math.inf)
+        # argmax of p / E with independent E ~ Exp(1) is a sample of p.
         race = torch.empty_like(logs).exponential_(generator=generator)
         return ((logs / temperature).softmax(dim=1) / race).argmax(dim=1)
 
@@ -256,7 +261,7 @@ class LanguageModel(nn.Module):
 
 
 def allowed_along(mask: Mask, tokens: torch.Tensor) -> torch.Tensor:
-    """Return which tokens were allowed at each place of ``tokens`` [B, T], bool [B, T, V]; all where padding stands."""
+    """Return which tokens are available at each position of ``tokens`` [B, T], bool [B, T, V]; all for padding."""
     state, n_out = mask.start, mask.available.shape[1]
     columns = []
     for token in tokens.T:

@@ -1,4 +1,4 @@
-"""What an SB3 model would do, as the exact tools ask for it: a table over states, or a policy over token ids."""
+"""The policy of an SB3 model in the form that the exact tools take: a table over states, or a policy over token ids."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ def policy_table(model: Model, n_states: int, action_masks: BoolArray | None = N
     """Return the greedy policy of ``model`` as a table of ones and zeros, float64 [1, S, A].
 
     All S states go through the network as one batch, as the observations 0..S-1 of a Discrete(S) space.
-    ``action_masks`` bool [S, A] reach MaskablePPO; the other agents know no masks.
+    ``action_masks`` bool [S, A] reach MaskablePPO; the other agents take no masks.
     """
     masks: dict[str, Any] = {"action_masks": action_masks} if isinstance(model, MaskablePPO) else {}
     assert isinstance(model.action_space, gym.spaces.Discrete)
@@ -30,13 +30,13 @@ def policy_table(model: Model, n_states: int, action_masks: BoolArray | None = N
 
 @dataclass(frozen=True)
 class ModelPolicy:
-    """A model that learned on the token ids of ``task``, as a policy for ``evaluate_tokens``.
+    """A model that was trained on the token ids of ``task``, as a policy for ``evaluate_tokens``.
 
     Args:
-        model: MaskablePPO is told the task's masks; the other agents know none.
-        task: the one that it writes.
-        greedy: whether the best token is always taken, as ``predict(deterministic=True)`` takes it; else
-            tokens are drawn as while learning, which DQN (epsilon-greedy, falling) has no policy for.
+        model: MaskablePPO gets the task's masks; the other agents take none.
+        task: whose completions it generates.
+        greedy: whether the best token is always taken, as ``predict(deterministic=True)`` does; else tokens are sampled
+            as in training. DQN has no stochastic policy.
 
     Raises:
         ValueError: DQN that is not greedy.
@@ -48,7 +48,7 @@ class ModelPolicy:
 
     def __post_init__(self) -> None:
         if isinstance(self.model, DQN) and not self.greedy:
-            raise ValueError("DQN learns values and no policy to draw from: score it with greedy=True")
+            raise ValueError("DQN learns values and no policy to sample from: score it with greedy=True")
 
     def log_probs(self, batch: TokenBatch) -> FloatArray:
         """Return the natural log-probability of each token after each prefix, float64 [B, V]."""
@@ -60,12 +60,12 @@ class ModelPolicy:
             return table
         policy: Any = self.model.policy
         with torch.no_grad():
-            drawn = policy.get_distribution(policy.obs_to_tensor(observations)[0], **masks).distribution
-            logs: FloatArray = drawn.logits.double().numpy()
+            found = policy.get_distribution(policy.obs_to_tensor(observations)[0], **masks).distribution
+            logs: FloatArray = found.logits.double().numpy()
         return np.where(masks["action_masks"], logs, -np.inf) if masks else logs
 
     def _masks(self, batch: TokenBatch) -> dict[str, Any]:
-        """Return which tokens may follow, bool [B, V], under the name that sb3-contrib has for it, if any may not."""
+        """Return which tokens are available, bool [B, V], as sb3-contrib's keyword argument; empty without masks."""
         available = self.task.reference.available
         if available is None or not isinstance(self.model, MaskablePPO):
             return {}

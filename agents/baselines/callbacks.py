@@ -1,4 +1,4 @@
-"""What an SB3 agent tells while it learns: SB3's own figures, and those of an evaluation."""
+"""Callbacks of an SB3 agent in training: SB3's own metrics and those of an evaluation."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -45,7 +45,7 @@ class ProgressCallback(BaseCallback):
 
 
 class ForwardingWriter(KVWriter):
-    """Hands every dump of SB3's logger on, less what SB3 keeps off TensorBoard."""
+    """Forwards every dump of SB3's logger, except what SB3 excludes from TensorBoard."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
@@ -53,7 +53,7 @@ class ForwardingWriter(KVWriter):
     def write(
         self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
     ) -> None:
-        """Call ``on_progress(step, tag -> value)`` with the numbers of this dump, unless there are none."""
+        """Call ``on_progress(step, tag -> value)`` with the numbers of this dump, if there are any."""
         metrics = {
             tag: float(value)
             for tag, value in key_values.items()
@@ -63,4 +63,4 @@ class ForwardingWriter(KVWriter):
             self._on_progress(step, metrics)
 
     def close(self) -> None:
-        """Do nothing: the receiver closes what it opened."""
+        """Do nothing: the receiver closes its own files."""

@@ -1,11 +1,13 @@
-"""What the SB3 agents can be told: a dataclass per algorithm, defaults per environment. Loads no torch."""
+"""Configs of the SB3 agents: a dataclass per algorithm, defaults per environment. Loads no torch."""
 
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from tokenwalk.envs.checks import check_choice, check_count, check_number
 from tokenwalk.envs.registration import discount_of
 
 AGENTS = ("ppo", "a2c", "dqn", "maskable-ppo")
@@ -18,7 +20,7 @@ class PPOConfig:
 
     One update takes ``num_envs * rollout_steps`` steps in ``epochs`` passes of four batches, and clips the
     ratio at 1 - 0.2 and 1 + 0.2. ``entropy_coef`` is a bonus per state that is not in the returns: with it SB3
-    does not climb to the KL-regularised optimum of ``tokenwalk solve --kl-coef``; with ``kl_coef`` it does, for
+    does not climb to the KL-regularized optimum of ``tokenwalk solve --kl-coef``; with ``kl_coef`` it does, for
     there the KL is part of the return.
 
     Raises:
@@ -27,7 +29,7 @@ class PPOConfig:
 
     num_envs: int = 64
     learning_rate: float = 3e-3
-    rollout_steps: int = 16  # per lane
+    rollout_steps: int = 16  # per sub-environment
     epochs: int = 4
     discount: float = 0.99
     gae_lambda: float = 0.95
@@ -79,9 +81,9 @@ class A2CConfig:
 class DQNConfig:
     """DQN (Mnih et al. 2015, "Human-level control through deep reinforcement learning").
 
-    Each step of the ``num_envs`` lanes is followed by ``gradient_steps`` updates on batches out of the last
-    50,000 steps, once a batch has been collected. There is no ``kl_coef``: its policy is greedy, and a greedy
-    policy has no KL to trade; soft Q-learning has.
+    Each step of the ``num_envs`` sub-environments is followed by ``gradient_steps`` updates on batches out of the last
+    50,000 steps, once a batch has been collected. There is no ``kl_coef``: its policy is greedy, so
+    its KL cannot be traded against reward; soft Q-learning has one.
 
     Raises:
         ValueError: a value out of range, or a ``target_interval`` below ``num_envs``.
@@ -91,7 +93,9 @@ class DQNConfig:
     learning_rate: float = 1e-3
     batch_size: int = 256
     gradient_steps: int = 2
-    target_interval: int = 1024  # steps of all lanes together between two copies into the target network
+    target_interval: int = (
+        1024  # steps of all sub-environments together between two copies into the target network
+    )
     exploration_fraction: float = 0.5  # of all steps, over which epsilon falls from 1 to final_epsilon
     final_epsilon: float = 0.05
     discount: float = 0.99
@@ -124,7 +128,7 @@ _RANGES = {  # the other fields are counts
     "final_epsilon": (0.0, 1.0),
 }
 
-# Environment family -> agent -> steps of all lanes together, and what differs from the dataclass. No hidden
+# Environment family -> agent -> steps of all sub-environments together, and what differs from the dataclass. No hidden
 # layer means one number per observation and action: a table, learned by gradient.
 _Default = tuple[int, Mapping[str, Any]]
 _GENERAL: Mapping[str, _Default] = {
@@ -158,17 +162,21 @@ _TOKENS: dict[str, _Default] = {
     "ppo": (60_000, {"hidden": (64, 32)}),
     "maskable-ppo": (60_000, {"hidden": (64, 32)}),
     "a2c": (100_000, {"hidden": (64, 32)}),
-    # A smaller step and a slower target: else some seeds stay a word short of Keyword's optimum.
+    # A smaller step and a slower target: else some seeds end one word below Keyword's optimum.
     "dqn": (60_000, {"learning_rate": 5e-4, "target_interval": 2048, "hidden": (64, 32)}),
 }
-_DELAYED_PPO = {"rollout_steps": 40, "gae_lambda": 1.0, "hidden": (64, 32)}  # whole episodes, credit undimmed
+_DELAYED_PPO = {
+    "rollout_steps": 40,
+    "gae_lambda": 1.0,
+    "hidden": (64, 32),
+}  # whole episodes, credit without decay
 _ARITHMETIC_PPO = {
-    # Large batches, used twice: small ones, used more often, learn the sums of one digit and stay there.
+    # Large batches, used twice: small ones, used more often, learn the one-digit sums only.
     "num_envs": 512,
     "learning_rate": 7e-3,
     "epochs": 2,
     "gae_lambda": 1.0,
-    "entropy_coef": 0.12,  # an answer of two digits is seldom tried: entropy keeps it alive until it pays
+    "entropy_coef": 0.12,  # an answer of two digits is rarely sampled: entropy keeps it sampled until it is rewarded
     "hidden": (128, 64),
     "features": "trigrams",  # "7+8" is one: with single tokens alone some sums stay unlearned
 }
@@ -212,28 +220,22 @@ _DEFAULTS: Mapping[str, Mapping[str, _Default]] = {
 
 
 def check_fields(config: Config) -> None:
-    """Check each field alone. Raises ValueError with the value, what is allowed and the field's name."""
+    """Check each field alone and keep its converted value. Raises ValueError with the value, the range and the field."""
     for one in fields(config):
-        value = getattr(config, one.name)
-        if one.name == "hidden":
-            if not isinstance(value, tuple) or not all(_is_count(width) for width in value):
-                raise ValueError(
-                    f"hidden is {value!r}: give a tuple of layer widths of 1 or more, such as (64, 64)"
-                )
-        elif one.name == "features":
-            if value not in get_args(Features):
-                raise ValueError(f"features is {value!r}: give {' or '.join(get_args(Features))}")
-        elif one.name in _RANGES:
-            low, high = _RANGES[one.name]
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not low <= value <= high:
-                raise ValueError(f"{one.name} is {value!r}: give a number from {low:g} to {high:g}")
-        elif not _is_count(value):
-            raise ValueError(f"{one.name} is {value!r}: give an integer of 1 or more")
+        object.__setattr__(config, one.name, _checked(one.name, getattr(config, one.name)))
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _checked(name: str, value: object) -> object:
+    if name == "hidden":
+        if isinstance(value, tuple):
+            with suppress(ValueError):
+                return tuple(check_count(name, width) for width in value)
+        raise ValueError(f"hidden is {value!r}: give a tuple of layer widths of 1 or more, such as (64, 64)")
+    if name == "features":
+        return check_choice(name, value, get_args(Features))
+    if name in _RANGES:
+        return check_number(name, value, *_RANGES[name])
+    return check_count(name, value)
 
 
 def check_agent(agent: str, config: Config) -> None:
@@ -270,13 +272,13 @@ def default_config(agent: str, env_id: str) -> Config:
 
 
 def default_steps(agent: str, env_id: str) -> int:
-    """Return the steps, of all lanes together, that go with the default config. Raises ValueError as it does."""
+    """Return the steps, of all sub-environments together, that go with the default config. Raises ValueError as it does."""
     steps, _ = _default(agent, env_id)
     return steps
 
 
 def caveat(agent: str, config: Config, discount: float) -> str | None:
-    """Return one line on what ``agent`` optimises other than the exact answers do, None where it is the same.
+    """Return one line on what ``agent`` optimizes other than the exact answers do, None where it is the same.
 
     Args:
         agent: its name.
@@ -289,9 +291,9 @@ def caveat(agent: str, config: Config, discount: float) -> str | None:
     if not isinstance(config, DQNConfig) and config.entropy_coef > 0:
         notes.append(
             f"its entropy_coef of {config.entropy_coef} is a bonus per state that is not in the returns, so it does "
-            "not climb to the KL-regularised optimum (kl_coef with entropy_coef 0 does)"
+            "not climb to the KL-regularized optimum (kl_coef with entropy_coef 0 does)"
         )
-    return f"{agent} optimises something else than 'solve': {'; '.join(notes)}" if notes else None
+    return f"{agent} optimizes something else than 'solve': {'; '.join(notes)}" if notes else None
 
 
 def _default(agent: str, env_id: str) -> _Default:

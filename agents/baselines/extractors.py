@@ -1,4 +1,4 @@
-"""What SB3's networks see of token ids: features that share across positions what is learned from them."""
+"""Features of token ids for SB3's networks, which share across positions what is learned."""
 
 from collections.abc import Generator
 from typing import Any
@@ -16,7 +16,7 @@ from torch.nn import functional
 from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel, observation_space
 
-RECENT = 8  # last tokens that are told apart by their distance from the end
+RECENT = 8  # last tokens with a feature for each distance from the end
 # Columns that the trigrams share where there are more of them; a prime, so that each of their tokens counts.
 BUCKETS = 4093
 
@@ -35,11 +35,11 @@ class TokenIds(VecEnvWrapper):
         super().__init__(vec_env, ids)
 
     def reset(self) -> VecEnvObs:
-        """Return the first observations, as they are."""
+        """Return the first observations unchanged."""
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Return what the lanes gave, as it is."""
+        """Return the step of the sub-environments unchanged."""
         return self.venv.step_wait()
 
 

@@ -1,4 +1,4 @@
-"""The KL to a task's reference policy as part of what is paid, by whoever holds the policy: this wrapper."""
+"""A wrapper that subtracts the KL to a task's reference policy from the reward of SB3's agents."""
 
 from collections import deque
 from typing import Any
@@ -17,19 +17,19 @@ from tokenwalk.agents.baselines.extractors import task_of
 from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.rewards.source import find_rows
 
-EPISODES = 100  # that ``kl`` is the mean of: as many as SB3's own rollout figures
+EPISODES = 100  # over which ``kl`` is averaged: as many as for SB3's own rollout metrics
 
 
 class KLPenalty(VecEnvWrapper):
     """Adds -kl_coef (log pi(a|s) - log pi_ref(a|s)) to every reward, where pi is the policy that took the action.
 
     The penalty is a number, so no gradient flows through it, and it is part of the return: the policy gradient
-    that comes of it is exactly that of E[return] - kl_coef KL(pi || pi_ref), over whole completions at discount
+    that results is exactly that of E[return] - kl_coef KL(pi || pi_ref), over whole completions at discount
     1 (below 1 the KL is discounted like the rewards). ``info["episode"]``, from which rollout/ep_rew_mean comes,
-    stays what the environment paid.
+    stays the environment's own return.
 
     Args:
-        vec_env: lanes that observe the token ids of a task, whose reference policy is pi_ref.
+        vec_env: sub-environments that observe the token ids of a task, whose reference policy is pi_ref.
         kl_coef: 0 or more.
 
     Raises:
@@ -53,21 +53,21 @@ class KLPenalty(VecEnvWrapper):
         if (never := allowed & (reference.probability == 0)).any():
             context, token = np.argwhere(never)[0]
             raise ValueError(
-                f"the reference policy of {task.name} never writes token {token} in context {context}, so the KL "
+                f"the reference policy of {task.name} never generates token {token} in context {context}, so the KL "
                 "is infinite: mask the token, or smooth the policy"
             )
         self._task, self._kl_coef = task, kl_coef
         self._log_reference = reference.log_probability
         self._model: Model | None = None
-        self._so_far = np.zeros(vec_env.num_envs)  # log pi / pi_ref of each lane's tokens
+        self._so_far = np.zeros(vec_env.num_envs)  # log pi / pi_ref of the tokens of each sub-environment
         self._ended: deque[float] = deque(maxlen=EPISODES)
 
     def hold(self, model: Model) -> None:
-        """Take the policy of ``model``, which acts in these lanes. Raises ValueError for DQN, which has none."""
+        """Take the policy of ``model``, which acts in these sub-environments. Raises ValueError for DQN, which has none."""
         if isinstance(model, DQN):
             raise ValueError(
-                "DQN takes no kl_coef: it learns values and acts greedily, so there is no log-probability to pay "
-                "for; take ppo, a2c or maskable-ppo, or soft-q"
+                "DQN takes no kl_coef: it learns values and acts greedily, so there is no log-probability to "
+                "penalize; take ppo, a2c or maskable-ppo, or soft-q"
             )
         self._model = model
 
@@ -80,18 +80,18 @@ class KLPenalty(VecEnvWrapper):
 
     @property
     def kl(self) -> float | None:
-        """Return the KL that is paid for, in nats: the mean of the last 100 completions; None before the first."""
+        """Return the KL that is penalized, in nats: the mean of the last 100 completions; None before the first."""
         return float(np.mean(self._ended)) if self._ended else None
 
     def _start(self, observations: npt.NDArray[Any]) -> IntArray:
-        """Return the reference policy's context before the first token of each lane, [B]."""
+        """Return the reference policy's context before the first token of each sub-environment, [B]."""
         start, prompts = self._task.reference.start, self._task.prompt_ids
         if start.size == 1:
             return np.full(len(observations), start[0])
         return start[find_rows(prompts, observations[:, : prompts.shape[1]])]
 
     def step_async(self, actions: npt.NDArray[Any]) -> None:
-        """Note what the tokens [B] cost and step the lanes."""
+        """Compute the penalty of the tokens [B] and step the sub-environments."""
         log_ratio = self._log_probs(actions) - self._log_reference[self._contexts, actions]
         self._penalty = self._kl_coef * log_ratio
         self._so_far += log_ratio
@@ -109,7 +109,7 @@ class KLPenalty(VecEnvWrapper):
         return log_probs
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Return what the lanes gave, less what the tokens cost."""
+        """Return the step of the sub-environments, with the penalty subtracted from the rewards."""
         observations, rewards, ended, infos = self.venv.step_wait()
         assert isinstance(observations, np.ndarray)
         self._observations = observations

@@ -22,17 +22,17 @@ def save(model: Model, config: Config, path: Path) -> None:
     about = {
         "agent": agent_of(model),
         "config": asdict(config),
-        "observation_space": str(model.env.unwrapped.observation_space),  # before any wrapper of ours
+        "observation_space": str(model.env.unwrapped.observation_space),  # before our wrappers
         "action_space": str(model.action_space),
     }
-    # Copies: extractors that policy and value share would be refused as tensors that overlap.
+    # Copies, because safetensors refuses tensors that overlap: policy and value share their extractor.
     write_tensors(path, {name: one.numpy().copy() for name, one in model.policy.state_dict().items()}, about)
 
 
 def load(path: Path, vec_env: VecEnv) -> tuple[Model, Config]:
     """Return a model built afresh on ``vec_env`` with the parameters of ``path``, and its config.
 
-    The number of lanes may be another than in training: the config returned has that of ``vec_env``.
+    The number of sub-environments may differ from training: the config returned has that of ``vec_env``.
 
     Raises:
         DamagedFileError: a file that is torn, changed, foreign or of another format.

@@ -43,7 +43,7 @@ from tokenwalk.agents.baselines.extractors import (
 )
 from tokenwalk.agents.baselines.kl_penalty import KLPenalty
 from tokenwalk.agents.baselines.vec_env import NativeVecEnv
-from tokenwalk.envs.checks import check_seed
+from tokenwalk.envs.checks import check_count, check_seed
 
 _ALGORITHMS: Mapping[str, Any] = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "maskable-ppo": MaskablePPO}
 _ADAM: Mapping[str, Any] = {"fused": True}
@@ -63,7 +63,7 @@ class UnsupportedSpaceError(ValueError):
 
 
 def make_vec_env(env_id: str, num_envs: int, env_kwargs: Mapping[str, Any] | None = None) -> VecEnv:
-    """Return ``num_envs`` lanes of ``env_id``: native where it can be, else SB3's DummyVecEnv with Monitors.
+    """Return ``num_envs`` sub-environments of ``env_id``: native where possible, else SB3's DummyVecEnv with Monitors.
 
     A native vector environment that resets in a step of its own (NEXT_STEP, as Gymnasium's CartPole does)
     counts as none.
@@ -106,19 +106,21 @@ def check_spaces(agent: str, observation: spaces.Space[Any], action: spaces.Spac
 def build(agent: str, vec_env: VecEnv, config: Config, *, seed: int) -> Model:
     """Return a fresh SB3 model of ``agent`` on the CPU, with one-hot inputs for discrete observations.
 
-    Token ids it sees as ``config.features`` says. ``config.kl_coef`` wraps the lanes in a ``KLPenalty``.
-    ``seed`` decides the first parameters and, in ``train``, everything drawn. SB3 seeds Python's, numpy's and
+    Token ids it sees as ``config.features`` says. ``config.kl_coef`` adds a ``KLPenalty``.
+    ``seed`` decides the initial parameters and, in ``train``, all random numbers. SB3 seeds Python's, numpy's and
     torch's global generators; their states are put back.
 
     Raises:
         UnsupportedSpaceError: spaces that the agent cannot take.
-        ValueError: an unknown agent, another agent's config, another number of lanes than the config's, a seed
+        ValueError: an unknown agent, another agent's config, a number of sub-environments other than the config's, a seed
             outside 0..2**32-1, or a ``kl_coef`` where there is no reference policy, see ``KLPenalty``.
     """
     check_agent(agent, config)
     check_spaces(agent, vec_env.observation_space, vec_env.action_space)
     if vec_env.num_envs != config.num_envs:
-        raise ValueError(f"vec_env has {vec_env.num_envs} lanes, the config has num_envs = {config.num_envs}")
+        raise ValueError(
+            f"vec_env has {vec_env.num_envs} sub-environments, the config has num_envs = {config.num_envs}"
+        )
     if check_seed(seed) > _MAX_SEED:
         raise ValueError(f"seed is {seed}: SB3 takes 0 to {_MAX_SEED}")
     penalty = None
@@ -157,7 +159,7 @@ def build(agent: str, vec_env: VecEnv, config: Config, *, seed: int) -> Model:
 
 
 def _own_arguments(config: Config) -> dict[str, Any]:
-    """Return what SB3's class for ``config`` is told beside what they all are."""
+    """Return the arguments of SB3's class for ``config`` that are not common to all."""
     if isinstance(config, DQNConfig):
         return {
             "buffer_size": _BUFFER_SIZE,
@@ -192,11 +194,11 @@ def train(
     evaluate: Evaluate | None = None,
     log_every: int | None = None,
 ) -> None:
-    """Train ``model`` from where its parameters stand, for ``steps`` steps of all lanes together.
+    """Train ``model`` from where its parameters stand, for ``steps`` steps of all sub-environments together.
 
     The agent works in whole rollouts, so the last one may pass ``steps``. Every ``log_every`` steps (a
     50th of all by default) ``on_progress(step, tag -> value)`` gets what SB3 logged: rollout/ep_rew_mean and
-    rollout/ep_len_mean (undiscounted, last 100 episodes), train/..., time/fps; each source's reward/NAME and
+    rollout/ep_len_mean (undiscounted, last 100 episodes), train/..., time/fps; each component's reward/NAME and
     reward/NAME/weighted (sums over a completion, last 100); with a ``kl_coef`` train/kl (nats per completion, last
     100); and, from step 0 on, the figures by tag (eval/return, eval/gold...) that ``evaluate(model)`` returns. Prints
     nothing.
@@ -208,10 +210,9 @@ def train(
     Raises:
         ValueError: steps or log_every below 1.
     """
-    for name, value in (("steps", steps), ("log_every", log_every)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} is {value!r}: give an integer of 1 or more")
-    callback = ProgressCallback(steps, log_every or max(1, steps // 50), partial(_figures, evaluate))
+    steps = check_count("steps", steps)
+    every = max(1, steps // 50) if log_every is None else check_count("log_every", log_every)
+    callback = ProgressCallback(steps, every, partial(_figures, evaluate))
     masked: dict[str, Any] = {}
     if isinstance(model, MaskablePPO):
         assert model.env is not None
@@ -223,12 +224,12 @@ def train(
 
 
 def _figures(evaluate: Evaluate | None, model: Model) -> Mapping[str, float]:
-    """Return what ``evaluate`` says of ``model``, each source's term, and the KL that it is charged for where it is."""
+    """Return the metrics of ``evaluate``, the mean of each reward term, and the penalized KL where there is one."""
     figures = dict(evaluate(model)) if evaluate else {}
     assert model.env is not None
-    penalty, lanes = unwrap_vec_wrapper(model.env, KLPenalty), model.env.unwrapped
-    if isinstance(lanes, NativeVecEnv):
-        figures |= lanes.terms
+    penalty, vec_env = unwrap_vec_wrapper(model.env, KLPenalty), model.env.unwrapped
+    if isinstance(vec_env, NativeVecEnv):
+        figures |= vec_env.terms
     if penalty is not None and penalty.kl is not None:
         figures["train/kl"] = penalty.kl
     return figures

@@ -1,4 +1,4 @@
-"""A native Gymnasium vector environment as a Stable-Baselines3 ``VecEnv``: one call a step for all lanes."""
+"""A native Gymnasium vector environment as a Stable-Baselines3 ``VecEnv``: one call per step for all sub-environments."""
 
 import time
 from collections import deque
@@ -18,25 +18,25 @@ from tokenwalk.envs.arrays import BoolArray
 ARRAY_SPACES = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
 _MASKS = "action_masks"  # the name that sb3-contrib asks for
 _FINAL = ("final_obs", "final_info")
-_TERMS = "reward/"  # what the entries of info are called that hold a source's term
-EPISODES = 100  # that ``terms`` are the means of: as many as SB3's own rollout figures
+_TERMS = "reward/"  # prefix of the entries of info that hold a reward term
+EPISODES = 100  # over which ``terms`` are averaged: as many as for SB3's own rollout metrics
 
 
 class UnsupportedVectorEnvError(ValueError):
-    """A vector environment, or a wish of it, that cannot be told to SB3 without losing something."""
+    """A vector environment, or a request to it, that SB3's interface cannot express."""
 
 
 class NativeVecEnv(VecEnv):
-    """B lanes stepped as one, told to SB3 exactly as its ``DummyVecEnv`` over Monitors would tell them.
+    """B sub-environments stepped at once, with the same results as SB3's ``DummyVecEnv`` over Monitors.
 
-    A lane that ends is reset in the same step: its last observation is ``info["terminal_observation"]``,
+    A sub-environment that ends is reset in the same step: its last observation is ``info["terminal_observation"]``,
     ``info["TimeLimit.truncated"]`` is ``truncated and not terminated``, and ``info["episode"]`` holds the
     return r (undiscounted, 6 digits), the length l (steps) and the time t (seconds since this adapter was
-    made). After ``seed(s)`` the next reset gives lane i the seed s + i; later resets go on in each lane's own
-    stream. Observations keep their dtype, rewards are float32 [B].
+    made). After ``seed(s)`` the next reset gives sub-environment i the seed s + i; later resets continue
+    its own stream. Observations keep their dtype, rewards are float32 [B].
 
     Args:
-        vector_env: B lanes whose ``metadata["autoreset_mode"]`` is SAME_STEP or DISABLED and whose
+        vector_env: B sub-environments whose ``metadata["autoreset_mode"]`` is SAME_STEP or DISABLED and whose
             observations are arrays (Discrete, MultiDiscrete, MultiBinary, Box).
 
     Raises:
@@ -58,23 +58,25 @@ class NativeVecEnv(VecEnv):
         )
         self._made = time.perf_counter()
         self._actions: npt.NDArray[Any] = np.empty(0)
-        self._now = 0  # steps since the last reset of all lanes
-        self._begun = np.zeros(self.num_envs, dtype=np.int64)  # `_now` when each lane's episode began
+        self._now = 0  # steps since the last reset of all
+        self._begun = np.zeros(self.num_envs, dtype=np.int64)  # `_now` when each episode began
         self._returns = np.zeros(self.num_envs)
-        self._mask: BoolArray | None = None  # [B, A] as the last infos told it, None where they do not
-        self._sums: dict[str, npt.NDArray[np.float64]] = {}  # each term so far in each lane's episode, [B]
+        self._mask: BoolArray | None = None  # [B, A] of the last infos, None where they have none
+        self._sums: dict[str, npt.NDArray[np.float64]] = {}  # each term so far in each current episode, [B]
         self._terms: deque[dict[str, float]] = deque(maxlen=EPISODES)
 
     def reset(self) -> npt.NDArray[Any]:
-        """Start an episode in every lane and return the observations [B, ...]; seeds and options serve once.
+        """Start an episode in every sub-environment and return the observations [B, ...]; seeds and options apply once.
 
         Raises:
-            UnsupportedVectorEnvError: options that differ between the lanes.
+            UnsupportedVectorEnvError: options that differ between sub-environments.
         """
         options = self._options[0]
         if any(other != options for other in self._options):
-            raise UnsupportedVectorEnvError("the lanes have different options: set one dictionary for all")
-        # seed() gave lane i the seed s + i, which is what Gymnasium means by the one integer s.
+            raise UnsupportedVectorEnvError(
+                "the sub-environments have different options: set one dictionary for all"
+            )
+        # seed() gave sub-environment i the seed s + i, which is what Gymnasium means by the one integer s.
         observations, info = self.vector_env.reset(seed=self._seeds[0], options=dict(options) or None)
         self._reset_seeds()
         self._reset_options()
@@ -88,11 +90,11 @@ class NativeVecEnv(VecEnv):
         return np.array(observations)
 
     def step_async(self, actions: npt.NDArray[Any]) -> None:
-        """Take note of the actions [B, ...] for ``step_wait``."""
+        """Store the actions [B, ...] for ``step_wait``."""
         self._actions = actions
 
     def step_wait(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], BoolArray, list[dict[str, Any]]]:
-        """Step every lane: (observations [B, ...], rewards float32 [B], ended bool [B], info per lane)."""
+        """Step all: (observations [B, ...], rewards float32 [B], ended bool [B], an info for each)."""
         observations, rewards, terminated, truncated, info = self.vector_env.step(self._actions)
         # A copy: the environment may write into its buffer while SB3 still holds the last observations.
         observations = np.array(observations)
@@ -113,32 +115,32 @@ class NativeVecEnv(VecEnv):
         return observations, np.array(rewards, dtype=np.float32), ended, infos
 
     def _add_terms(self, info: dict[str, Any], ended: BoolArray) -> None:
-        """Add each source's term of this step to its episode's sum; keep the sums of the episodes that ``ended``."""
+        """Add each reward term of this step to its episode's sum; keep the sums of the episodes that ``ended``."""
         last = info.get("final_info", {})
-        for key in [key for key in info if key.startswith(_TERMS)]:
-            sums = self._sums.setdefault(key, np.zeros(self.num_envs))
-            sums += np.where(ended, last[key], info[key]) if key in last else info[key]
+        # Where every episode ends in this step, Gymnasium's SyncVectorEnv has the terms in final_info alone.
+        for key in dict.fromkeys(key for key in (*info, *last) if key.startswith(_TERMS)):
+            sums = self._sums.setdefault(key, np.zeros(self.num_envs))  # [B]
+            sums += np.where(ended, last[key], info.get(key, 0.0)) if key in last else info[key]
         if not self._sums:
             return
-        for lane in np.flatnonzero(ended).tolist():
-            self._terms.append({key: float(sums[lane]) for key, sums in self._sums.items()})
+        for env_index in np.flatnonzero(ended).tolist():
+            self._terms.append({key: float(sums[env_index]) for key, sums in self._sums.items()})
         for sums in self._sums.values():
             sums[ended] = 0.0
 
     @property
     def terms(self) -> dict[str, float]:
-        """Return the mean over the last 100 episodes of each source's sum, raw and weighted, by its key in ``info``."""
+        """Return the mean over the last 100 episodes of each term's sum, raw and weighted, by its key in ``info``."""
         keys = self._terms[0] if self._terms else {}
         return {key: float(np.mean([one[key] for one in self._terms])) for key in keys}
 
     def _end_episodes(
         self, observations: npt.NDArray[Any], ended: BoolArray, info: dict[str, Any]
     ) -> tuple[npt.NDArray[Any], list[dict[str, Any]]]:
-        """Return the observations after the reset [B, ...] and each lane's info of the step before it."""
-        lanes = np.flatnonzero(ended).tolist()
+        """Return the observations after the reset [B, ...] and the infos of the step before it."""
         if self._resets_itself:
             beside = {key: value for key, value in info.items() if key.removeprefix("_") not in _FINAL}
-            infos = reset_infos = env_infos(beside, self.num_envs)  # of an ended lane: the reset's
+            infos = reset_infos = env_infos(beside, self.num_envs)  # where an episode ended: the reset's
             last_infos = env_infos(info.get("final_info", {}), self.num_envs)
             last_observations = info["final_obs"]
         else:
@@ -149,17 +151,19 @@ class NativeVecEnv(VecEnv):
             self._note_masks(reset_info)
             reset_infos = env_infos(reset_info, self.num_envs)
         seconds = round(time.perf_counter() - self._made, 6)
-        for lane in lanes:
-            self.reset_infos[lane], infos[lane] = reset_infos[lane], last_infos[lane]
-            infos[lane]["terminal_observation"] = last_observations[lane]
-            length = int(self._now - self._begun[lane])
-            infos[lane]["episode"] = {"r": round(float(self._returns[lane]), 6), "l": length, "t": seconds}
+        for env_index in np.flatnonzero(ended).tolist():
+            self.reset_infos[env_index], info_at_end = reset_infos[env_index], last_infos[env_index]
+            infos[env_index] = info_at_end
+            info_at_end["terminal_observation"] = last_observations[env_index]
+            length = int(self._now - self._begun[env_index])
+            return_ = round(float(self._returns[env_index]), 6)
+            info_at_end["episode"] = {"r": return_, "l": length, "t": seconds}
         self._begun[ended] = self._now
         self._returns[ended] = 0.0
         return observations, infos
 
     def action_masks(self) -> BoolArray:
-        """Return which actions each lane may take in the observation just returned, bool [B, A].
+        """Return which actions are available in the observation just returned, bool [B, A].
 
         From the vector environment's ``action_masks()``, else from ``info["action_mask"]``, else all true.
         """
@@ -170,7 +174,7 @@ class NativeVecEnv(VecEnv):
         return np.ones((self.num_envs, _mask_width(self.action_space)), dtype=np.bool_)
 
     def _note_masks(self, info: dict[str, Any]) -> None:
-        """Keep the masks that came with the observations; where only some lanes have one, those."""
+        """Keep the masks that came with the observations; where only some sub-environments have one, update those."""
         if "action_mask" in info:
             rows = np.array(info["action_mask"], dtype=np.bool_)
             present = np.asarray(info.get("_action_mask", np.ones(self.num_envs)), dtype=np.bool_)
@@ -178,21 +182,21 @@ class NativeVecEnv(VecEnv):
             self._mask = np.where(present[:, None], rows, before)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return the attribute of each lane; where the lanes are one object, that object's for each.
+        """Return the attribute of each sub-environment; where all are one object, the object's attribute for each.
 
         Raises:
             AttributeError: there is no such attribute.
         """
         if attr_name == _MASKS:
-            values: Sequence[Any] = [partial(self._masks_of, lane) for lane in range(self.num_envs)]
+            values: Sequence[Any] = [partial(self._mask_of, env_index) for env_index in range(self.num_envs)]
         elif hasattr(self.vector_env.unwrapped, "get_attr"):
             values = self.vector_env.unwrapped.get_attr(attr_name)
         else:
             values = [self._own(attr_name)] * self.num_envs
-        return [values[lane] for lane in self._get_indices(indices)]
+        return [values[env_index] for env_index in self._get_indices(indices)]
 
-    def _masks_of(self, lane: int) -> BoolArray:
-        row: BoolArray = self.action_masks()[lane]
+    def _mask_of(self, env_index: int) -> BoolArray:
+        row: BoolArray = self.action_masks()[env_index]
         return row
 
     def _own(self, name: str) -> Any:
@@ -200,9 +204,9 @@ class NativeVecEnv(VecEnv):
         return getattr(self.vector_env if hasattr(self.vector_env, name) else self.vector_env.unwrapped, name)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set the attribute of all lanes. Raises UnsupportedVectorEnvError for some of them only."""
+        """Set the attribute of all sub-environments. Raises UnsupportedVectorEnvError for some of them only."""
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
-            raise UnsupportedVectorEnvError(f"{attr_name} of lanes {indices} only: set it for all lanes")
+            raise UnsupportedVectorEnvError(f"{attr_name} of sub-environments {indices} only: set it for all")
         if hasattr(self.vector_env.unwrapped, "set_attr"):
             self.vector_env.unwrapped.set_attr(attr_name, [value] * self.num_envs)
         else:
@@ -211,10 +215,10 @@ class NativeVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call the method once for all lanes and return the result of each lane in ``indices``.
+        """Call the method once for all and return the result of each sub-environment in ``indices``.
 
         Raises:
-            UnsupportedVectorEnvError: the method does not return one result per lane.
+            UnsupportedVectorEnvError: the method does not return one result per sub-environment.
             AttributeError: there is no such method.
         """
         if method_name == _MASKS:
@@ -227,9 +231,9 @@ class NativeVecEnv(VecEnv):
         if not isinstance(results, (tuple, list, np.ndarray)) or len(results) != self.num_envs:
             raise UnsupportedVectorEnvError(
                 f"{method_name} of {self.vector_env} returned {type(results).__name__}, not one result for "
-                f"each of {self.num_envs} lanes: call it on .vector_env"
+                f"each of {self.num_envs} sub-environments: call it on .vector_env"
             )
-        return [results[lane] for lane in self._get_indices(indices)]
+        return [results[env_index] for env_index in self._get_indices(indices)]
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
@@ -238,7 +242,7 @@ class NativeVecEnv(VecEnv):
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[npt.NDArray[Any] | None]:
-        """Return each lane's picture (``render_mode="rgb_array"``)."""
+        """Return each sub-environment's picture (``render_mode="rgb_array"``)."""
         return self.env_method("render")
 
     def close(self) -> None:
@@ -247,10 +251,10 @@ class NativeVecEnv(VecEnv):
 
 
 def env_infos(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
-    """Return a vector environment's info as one fresh dictionary per lane.
+    """Return a vector environment's info as one new dictionary per sub-environment.
 
-    An entry ``key`` belongs to the lanes where ``_key`` is true, to all lanes where there is no ``_key``;
-    dictionaries are taken apart alike, and what is no sequence of B entries goes to every lane as it is.
+    An entry ``key`` belongs to the sub-environments where ``_key`` is true, or to all where there is no ``_key``.
+    Dictionaries are split in the same way. A value that is not a sequence of B entries is given to all.
     """
     infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for key, value in info.items():
@@ -263,8 +267,8 @@ def env_infos(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
         else:
             values = [value] * num_envs
         present = info.get(f"_{key}")
-        for lane in range(num_envs) if present is None else np.flatnonzero(present).tolist():
-            infos[lane][key] = values[lane]
+        for env_index in range(num_envs) if present is None else np.flatnonzero(present).tolist():
+            infos[env_index][key] = values[env_index]
     return infos
 
 
@@ -273,10 +277,10 @@ def _check_autoreset(vector_env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     mode = vector_env.metadata.get("autoreset_mode")
     if mode is AutoresetMode.SAME_STEP or mode is AutoresetMode.DISABLED:
         return mode
-    why = f"metadata['autoreset_mode'] = {mode!r}, so nobody knows when its lanes are reset"
+    why = f"metadata['autoreset_mode'] = {mode!r}, so it is not known when its sub-environments are reset"
     if mode is AutoresetMode.NEXT_STEP:
         why = (
-            "autoreset mode NEXT_STEP: each reset takes a step of its own, whose action counts for nothing, "
+            "autoreset mode NEXT_STEP: each reset takes a step of its own, whose action has no effect, "
             "and SB3 would learn from it as from the first step of the new episode"
         )
     raise UnsupportedVectorEnvError(
@@ -286,7 +290,7 @@ def _check_autoreset(vector_env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
 
 
 def _mask_width(space: gym.Space[Any]) -> int:
-    """Return the length of a lane's mask as sb3-contrib counts. Raises UnsupportedVectorEnvError for Box."""
+    """Return the length of one sub-environment's mask as sb3-contrib counts it. Raises UnsupportedVectorEnvError for Box."""
     if isinstance(space, gym.spaces.Discrete):
         return int(space.n)
     if isinstance(space, gym.spaces.MultiDiscrete):

@@ -1,4 +1,4 @@
-"""``tokenwalk goodhart``: what happens to the truth while a proxy is optimised ever harder, exactly."""
+"""``tokenwalk goodhart``: gold while a proxy is optimized ever harder, exactly."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenwalk.agents.exact_tokens.best_of_n import TooManyLevelsError, best_of_n, return_laws
+from tokenwalk.agents.exact_tokens.best_of_n import TooManyLevelsError, best_of_n, return_distributions
 from tokenwalk.agents.exact_tokens.exact_tables import exact_tables
 from tokenwalk.agents.exact_tokens.frontier import Fit, fit_best_of_n, fit_rl, trace_frontier
 from tokenwalk.agents.problem.problem import Problem, open_problem
@@ -20,13 +20,13 @@ def goodhart_report(
 ) -> dict[str, Any]:
     """Return the exact path of a task's proxy: KL, proxy, gold and the best gold at equal KL, for falling kl_coef.
 
-    ``reward`` names what is optimised instead of the task's proxy, see ``sources.reward_components``; ``env_args`` are for
+    ``reward`` names what is optimized instead of the task's proxy, see ``sources.reward_components``; ``env_args`` are for
     ``gym.make``.
 
     The arrays kl_coef, kl, proxy, gold and best_gold have one length. ``peak`` is where gold is largest, ``sentence``
     says it in words, ``fit`` holds Gao, Schulman and Hilton's form for RL fitted to the path (alpha, beta, peak_kl,
-    residual), ``best_of_n`` the exact law of best-of-n by the proxy with its own fit (None where its pay takes too
-    many values).
+    residual), ``best_of_n`` the exact distribution of best-of-n by the proxy with its own fit (None where its
+    reward takes too many values).
 
     Raises:
         ValueError: an environment that is no token task, has no proxy, or has no exact answer.
@@ -67,9 +67,9 @@ def goodhart_report(
 
 
 def _best_of_n(model: TokenModel, reference_gold: float) -> dict[str, Any] | None:
-    """Return the exact law of best-of-n with its fit; None where the pay takes too many values."""
+    """Return the exact distribution of best-of-n with its fit; None where the pay takes too many values."""
     try:
-        laws = return_laws(model)
+        laws = return_distributions(model)
     except TooManyLevelsError:
         return None
     chosen = [best_of_n(laws, n) for n in COMPLETIONS]
@@ -78,7 +78,7 @@ def _best_of_n(model: TokenModel, reference_gold: float) -> dict[str, Any] | Non
         "n": COMPLETIONS,
         "kl": kl.tolist(),
         "bound": [one.bound for one in chosen],
-        "proxy": [one.paid for one in chosen],
+        "proxy": [one.return_ for one in chosen],
         "gold": gold.tolist(),
         "fit": _fit_report(fit_best_of_n(kl, gold - reference_gold)),
     }
@@ -89,12 +89,12 @@ def _fit_report(fit: Fit) -> dict[str, Any]:
 
 
 def _sentence(problem: Problem, peak_kl: float, peak_gold: float) -> str:
-    """Return in one sentence where gold peaks and what the proxy's optimum writes."""
+    """Return in one sentence where gold peaks and what the proxy's optimum generates."""
     from tokenwalk.agents.evaluation.solve import solve_problem
 
     optimum = solve_problem(problem).report
     return (
         f"Gold peaks at {peak_gold:.3f} at a KL of {peak_kl:.2f} nats; the proxy's optimum earns "
-        f"{optimum['optimal_value']:g} by the proxy and {optimum['gold']:g} by gold, and writes for example "
+        f"{optimum['optimal_value']:g} by the proxy and {optimum['gold']:g} by gold, and generates for example "
         f"{optimum['best_text']!r}."
     )

@@ -1,4 +1,4 @@
-"""Episodes played by an actor: for estimates with an interval, and as trajectories that anyone can score again."""
+"""Episodes of an actor: for estimates with an interval, and as trajectories that can be scored again."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,11 +14,9 @@ from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.source import TokenBatch
 from tokenwalk.envs.tasks import Task
 
-NORMAL_95 = 1.959963984540054  # half-width of a 95 % interval in standard errors
-
 
 class Actor(Protocol):
-    """Anything that plays: a table, a network, chance."""
+    """Anything that acts: a table, a network, a random choice."""
 
     def act(self, observation: Any, time: int, info: Mapping[str, Any]) -> tuple[int, float]:
         """Return an action and its natural log-probability; ``time`` counts the episode's steps from 0."""
@@ -49,7 +47,7 @@ class TableActor:
     start: int = 0
 
     def act(self, observation: Any, time: int, info: Mapping[str, Any]) -> tuple[int, float]:
-        """Return an action drawn from the table."""
+        """Return an action sampled from the table."""
         row = self.policy[min(time, len(self.policy) - 1), self.state_of(observation)]
         action = int(self.rng.choice(len(row), p=row / row.sum()))
         return self.start + action, float(np.log(row[action]))
@@ -64,7 +62,7 @@ class TokenActor:
     rng: np.random.Generator
 
     def act(self, observation: Any, time: int, info: Mapping[str, Any]) -> tuple[int, float]:
-        """Return a token drawn from the policy."""
+        """Return a token sampled from the policy."""
         prompt, completion = np.split(observation[None], [self.task.prompt_length], axis=1)
         batch = TokenBatch(prompt, completion, np.array([time]), np.zeros(1, dtype=np.bool_))
         log_probs = np.asarray(self.policy.log_probs(batch)[0], dtype=np.float64)
@@ -81,16 +79,16 @@ class Episode:
     observations: list[Any]
     actions: list[int]
     log_probs: list[float]  # natural logarithm, of the policy that played
-    paid: list[float]
+    rewards: list[float]  # training reward
     gold: list[float]
     terminated: bool
     truncated: bool
 
 
 def play(env: gym.Env[Any, Any], actor: Actor, episodes: int, seed: int) -> Iterator[Episode]:
-    """Play ``episodes`` episodes one after another; ``seed`` fixes the environment's draws.
+    """Play ``episodes`` episodes one after another; ``seed`` is the environment's.
 
-    The gold reward is ``info["gold"]`` where the environment tells one, else what was paid.
+    The gold reward is ``info["gold"]`` where the environment reports one, else the training reward.
     """
     for number in range(episodes):
         observation, info = env.reset(seed=seed if number == 0 else None)
@@ -98,12 +96,12 @@ def play(env: gym.Env[Any, Any], actor: Actor, episodes: int, seed: int) -> Iter
         terminated = truncated = False
         while not (terminated or truncated):
             action, log_prob = actor.act(observation, len(episode.actions), info)
-            observation, paid, terminated, truncated, info = env.step(action)
+            observation, reward, terminated, truncated, info = env.step(action)
             episode.observations.append(_plain(observation))
             episode.actions.append(action)
             episode.log_probs.append(log_prob)
-            episode.paid.append(float(paid))
-            episode.gold.append(float(info.get("gold", paid)))
+            episode.rewards.append(float(reward))
+            episode.gold.append(float(info.get("gold", reward)))
         yield Episode(**{**vars(episode), "terminated": bool(terminated), "truncated": bool(truncated)})
 
 
@@ -113,16 +111,6 @@ def write_trajectories(path: Path, episodes: Iterable[Episode]) -> Iterator[Epis
         for episode in episodes:
             file.write(json.dumps(asdict(episode)) + "\n")
             yield episode
-
-
-def mean_and_interval(values: Iterable[float]) -> tuple[float, tuple[float, float]]:
-    """Return the mean and its 95 % interval (normal approximation); of one value the interval is unknown: (-inf, inf)."""
-    sample = np.fromiter(values, dtype=np.float64)
-    mean = float(sample.mean())
-    if len(sample) < 2:
-        return mean, (float("-inf"), float("inf"))
-    half = NORMAL_95 * float(sample.std(ddof=1)) / len(sample) ** 0.5
-    return mean, (mean - half, mean + half)
 
 
 def _plain(observation: Any) -> Any:

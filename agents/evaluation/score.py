@@ -1,4 +1,4 @@
-"""What a learned policy is worth: exactly where there are tables, else estimated from played episodes."""
+"""The figures of a policy: exact where there are tables or a small tree, else estimated from samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from tokenwalk.agents.evaluation.policies import AnyPolicy, TablePolicies, TokenPolicy, make_actor
-from tokenwalk.agents.evaluation.rollout import Episode, mean_and_interval, play
+from tokenwalk.agents.evaluation.rollout import Episode, play
 from tokenwalk.agents.exact.bellman import NoFiniteAnswerError
 from tokenwalk.agents.exact.evaluation import evaluate, regret_against
+from tokenwalk.agents.exact.intervals import mean_and_interval
 from tokenwalk.agents.exact_tokens.completions import MAX_PREFIXES
 from tokenwalk.agents.exact_tokens.token_evaluation import SAMPLES, evaluate_tokens
 from tokenwalk.agents.problem.problem import Problem
@@ -21,7 +22,7 @@ EPISODES = 200  # played for a score where nothing is exact
 
 @dataclass(frozen=True)
 class Regularized:
-    """What is paid less what the KL costs.
+    """The training return minus kl_coef times the KL.
 
     Attributes:
         return_: that. optimal: the largest there is, exact; None where it is not known.
@@ -36,22 +37,22 @@ class Score:
     """Undiscounted returns over the environment's own horizon.
 
     Attributes:
-        return_: mean of what is paid, before shaping and KL; None where it does not exist.
+        return_: mean training return, before shaping and KL; None where it does not exist.
         gold: mean by the gold source.
         proxy: mean by the proxy; None where the environment has none.
         interval: 95 % interval of ``return_``: over the independent runs where it is exact, over episodes where not.
         exact: whether each run's figure is exact.
-        episodes: how many were played for an estimate; None where it is exact.
+        episodes: how many an estimate is of; None where it is exact.
         note: why a figure is missing.
         normalized: mean of (gold - reference) / (optimum - reference); None where a line is missing.
-        terms: of a token task: what each source gives to a completion, under "reward/NAME", and where it is paid, times
-            its weight, under "reward/NAME/weighted".
-        regularized: of a policy that pays for its KL.
-        kl: of whole episodes to whom it is charged, else to the reference policy, in nats; None where it is not known, or
-            infinite.
+        terms: of a token task: the mean of each source over completions, under "reward/NAME", and of each reward
+            component times its weight, under "reward/NAME/weighted".
+        regularized: of a policy with a KL penalty.
+        kl: of whole episodes to the reference of the KL penalty, else to the reference policy, in nats; None where it
+            is not known, or infinite.
         entropy: of the policy's actions over whole episodes, in nats; None where it is not known.
-        regret: the largest return by what is paid (of a policy that pays for its KL: less that), less its own; None where
-            the largest is not known.
+        regret: the optimal training return (with a KL penalty: the optimal regularized return) minus the policy's own; None
+            where the optimum is not known.
     """
 
     return_: float | None
@@ -136,10 +137,10 @@ def _score_tables(problem: Problem, policies: FloatArray) -> Score:
             regrets = [regret_against(mdp, problem.best, one, problem.weights) for one in evaluations]
     except NoFiniteAnswerError as error:
         return Score(None, None, None, None, True, None, str(error), None)
-    paid = [one.value(problem.weights) for one in evaluations]
+    returns = [one.value(problem.weights) for one in evaluations]
     gold = float(np.mean([one.returns["gold"] for one in evaluations]))
     proxies = [one.returns["proxy"] for one in evaluations if "proxy" in one.returns]
-    mean, interval = mean_and_interval(paid)
+    mean, interval = mean_and_interval(returns)
     return Score(
         return_=mean,
         gold=gold,
@@ -147,7 +148,7 @@ def _score_tables(problem: Problem, policies: FloatArray) -> Score:
         kl=_finite(np.mean([one.kl for one in evaluations])),
         entropy=float(np.mean([one.entropy for one in evaluations])),
         regret=None if regrets is None else float(np.mean(regrets)),
-        interval=interval if len(paid) > 1 else None,
+        interval=interval if len(returns) > 1 else None,
         exact=True,
         episodes=None,
         note=problem.lines.note,
@@ -193,10 +194,10 @@ def _score_tokens(problem: Problem, policy: TokenPolicy, seed: int, limit: int, 
         rng=np.random.default_rng(seed),
     )
     return Score(
-        return_=found.paid,
+        return_=found.return_,
         gold=found.gold,
         proxy=found.proxy,
-        interval=found.intervals.get("paid"),
+        interval=found.intervals.get("return"),
         exact=found.exact,
         episodes=None if found.exact else found.size,
         note=problem.lines.note,
@@ -211,7 +212,7 @@ def _score_tokens(problem: Problem, policy: TokenPolicy, seed: int, limit: int, 
 
 def score_episodes(problem: Problem, episodes: Sequence[Episode]) -> Score:
     """Return the estimated score from played ``episodes``, with the 95 % interval of the mean return."""
-    mean, interval = mean_and_interval(sum(episode.paid) for episode in episodes)
+    mean, interval = mean_and_interval(sum(episode.rewards) for episode in episodes)
     gold = float(np.mean([sum(episode.gold) for episode in episodes]))
     return Score(
         return_=mean,
@@ -226,7 +227,7 @@ def score_episodes(problem: Problem, episodes: Sequence[Episode]) -> Score:
 
 
 def summary_of(problem: Problem, score: Score) -> dict[str, Any]:
-    """Return the figures of every summary; of a policy that pays for its KL, what is left and the most that can be."""
+    """Return the figures of every summary; of a policy with a KL penalty, also the regularized return and its optimum."""
     return {
         "return": score.return_,
         "gold": score.gold,

@@ -70,7 +70,7 @@ def solve_problem(
     step, up to 1,000 states. ``gold`` and ``proxy`` are the undiscounted returns, over the environment's own horizon, of
     the policy that attains ``optimal_value`` (``regularized_value`` where there is a ``kl_coef``), and ``best_text`` is a
     completion that attains the optimum. With ``source`` that source alone is solved for, and the two returns are its own.
-    ``shaping`` says what the problem's shaping, and ``bonus`` what rewards named like that and added, do to the optimum:
+    ``shaping`` says what the problem's shaping, and ``bonus`` what the added rewards of ``bonus`` do to the optimum:
     unchanged, changed_states (of the reachable pairs of time and state: states), gold_before, gold_after, gold_lost,
     sentence; the key is there only where something is added. A figure that does not exist is None, with the reason in
     ``note``.
@@ -84,7 +84,7 @@ def solve_problem(
         raise ValueError(f"{problem.env_id} has no exact answer: {problem.reason}")
     if kl_coef is not None and not kl_coef > 0:
         raise ValueError(
-            f"kl_coef is {kl_coef}: give a number above 0, or leave it out for the unregularised optimum"
+            f"kl_coef is {kl_coef}: give a number above 0, or leave it out for the unregularized optimum"
         )
     started = time.perf_counter()
     discount = problem.discount if discount is None else discount
@@ -135,7 +135,7 @@ def solve_problem(
 
 
 def _moves(problem: Problem, bonus: Sequence[str], discount: float) -> dict[str, Any]:
-    """Return what the shaping of ``problem`` and the rewards of ``bonus`` do to the optimum of what is paid, exactly.
+    """Return what the shaping of ``problem`` and the rewards of ``bonus`` do to the optimum of the training reward, exactly.
 
     Raises:
         ValueError: an environment that is no token task, or something added that is no machine of it.
@@ -147,7 +147,9 @@ def _moves(problem: Problem, bonus: Sequence[str], discount: float) -> dict[str,
     names = {source.name for source, _ in (*tokens.composition.train, *added)}
     for one in reward_components(bonus, tokens.task):
         if one.scoring.name in names:
-            raise ValueError(f"{one.scoring.name!r} is paid already: --bonus takes what is added to it")
+            raise ValueError(
+                f"{one.scoring.name!r} is a reward component already: --bonus takes what is added"
+            )
         added.append((one.scoring, one.weight))
     if foreign := [source.name for source, _ in added if not isinstance(source, MachineSource)]:
         raise ValueError(
@@ -188,7 +190,7 @@ def _missing(solution: Solution | None, sought: Solution | None) -> str:
 
 
 def _best_text(problem: Problem, solution: Solution | None) -> str | None:
-    """Return a completion of the first prompt that attains the optimum; None where nothing is written."""
+    """Return a completion of the first prompt that attains the optimum; None where there are no tokens."""
     if problem.tokens is None or solution is None:
         return None
     return best_text(problem.tokens.task, table_policy(problem.tokens, solution.policy))

@@ -1,4 +1,4 @@
-"""Completions that a run stores, so that they can be scored again by other sources without being written again."""
+"""Completions that a run stores, so that they can be scored again by other sources without being generated again."""
 
 import json
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenwalk.agents.evaluation.rollout import mean_and_interval
+from tokenwalk.agents.exact.intervals import mean_and_interval
 from tokenwalk.agents.exact_tokens.completions import Completions, sample_completions
 from tokenwalk.agents.exact_tokens.token_policy import Policy
 from tokenwalk.agents.runs.checkpoint import DamagedFileError, write_atomically

@@ -1,1 +1,1 @@
-"""Exact answers about a TabularMDP: optima, KL-regularised optima, the figures of any policy; numpy only."""
+"""Exact answers about a TabularMDP: optima, KL-regularized optima, returns and KL of any policy; numpy only."""

@@ -1,4 +1,4 @@
-"""What every exact answer is made of: the outcomes of a step, a policy's chain and its linear equations."""
+"""The parts of every exact answer: the outcomes of a step, a policy's Markov chain and its linear equations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,14 +12,18 @@ DENSE_STATES = 2_000  # up to here a chain is solved by np.linalg.solve: 32 MB a
 MAX_SWEEPS = 100_000
 RESIDUAL_TOLERANCE = 1e-10  # of an equation, relative to its largest value
 ERROR_TOLERANCE = 1e-8  # of an answer, relative to its largest value
+# Two values tie where they differ by less than this, relative to the largest absolute value. Sums of the same rewards
+# in another order differ by about 1e-15 a term, and a linear solve may err by more. Rewards that differ on purpose
+# differ by far more.
+TIE_TOLERANCE = 1e-9
 
 
 class NoFiniteAnswerError(ValueError):
-    """The question has no finite answer: an episode may never end and nothing discounts it."""
+    """The problem has no finite answer: an episode may never end and the discount is 1."""
 
 
 class NotConvergedError(ArithmeticError):
-    """The answer that was reached is not exact enough to be given.
+    """The answer is not exact enough to be returned.
 
     Attributes:
         residual: the largest violation of the equation, in the unit of the answer.
@@ -32,10 +36,10 @@ class NotConvergedError(ArithmeticError):
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The K outcomes of every state and action; an episode that ended is worth 0.
+    """The K outcomes of every state and action; the value after the end of an episode is 0.
 
-    Two states are added: S, where an episode has ended, and S + 1, where outcomes lead that never happen. A
-    gather then needs no mask, and a value of -inf never meets a probability of 0.
+    Two states are added. S is the state after the end of an episode. Outcomes of probability 0 lead to S + 1. A
+    gather then needs no mask, and a value of -inf is never multiplied by a probability of 0.
     """
 
     following: IntArray  # [K, S, A], in 0..S+1
@@ -47,7 +51,7 @@ class Outcomes:
         following = np.where(mdp.terminated, mdp.n_states, mdp.next_state)
         following[mdp.probability <= 0] = mdp.n_states + 1
         probability = np.ascontiguousarray(np.moveaxis(mdp.probability, 2, 0))
-        if len(probability) == 1:  # certain, whatever its last digit: a gather may leave it out
+        if len(probability) == 1:  # exactly 1 without rounding: ``average`` and ``expect`` need no product
             probability = np.ones_like(probability)
         return cls(np.ascontiguousarray(np.moveaxis(following, 2, 0)), probability)
 
@@ -79,7 +83,7 @@ class Outcomes:
         return total
 
     def push(self, mass: FloatArray) -> FloatArray:
-        """Return where ``mass`` [S, A] is one step on, [S]; what ended is gone."""
+        """Return the distribution of ``mass`` [S, A] after one step, [S]; ended episodes are left out."""
         arrived = np.zeros(self.n_states + 2)
         for following, probability in zip(self.following, self.probability, strict=True):
             arrived += np.bincount(following.ravel(), (mass * probability).ravel(), len(arrived))
@@ -116,8 +120,8 @@ class Outcomes:
     def able_to_end(self, allowed: BoolArray) -> tuple[BoolArray, BoolArray]:
         """Return the states, bool [S], from which some policy over ``allowed`` [S, A] ends almost surely.
 
-        The second array, [S, A], is the part of ``allowed`` that never leaves those states: whoever plays all
-        of it ends almost surely.
+        The second array, [S, A], is the part of ``allowed`` that never leaves those states: a policy that plays
+        all of its actions ends almost surely.
         """
         while True:
             able = self.way_out(allowed) >= 0
@@ -140,7 +144,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Chain:
-    """A Markov chain: P[row, column] is the sum of its ``weight``, and what a row lacks of 1 has ended."""
+    """A Markov chain: P[row, column] is the sum of its ``weight``; a row lacks the probability of the end."""
 
     n_states: int
     row: IntArray  # [N]
@@ -148,11 +152,11 @@ class Chain:
     weight: FloatArray  # [N]
 
     def pull(self, value: FloatArray) -> FloatArray:
-        """Return P value, [S]: the expectation of ``value`` [S] one step on."""
+        """Return P value, [S]: the expectation of ``value`` [S] after one step."""
         return _sum_at(self.row, self.weight * value.take(self.column), self.n_states)
 
     def push(self, mass: FloatArray) -> FloatArray:
-        """Return P^T mass, [S]: where ``mass`` [S] is one step on."""
+        """Return P^T mass, [S]: the distribution of ``mass`` [S] after one step."""
         return _sum_at(self.column, self.weight * mass.take(self.row), self.n_states)
 
     def solve(
@@ -160,8 +164,8 @@ class Chain:
     ) -> tuple[FloatArray, float]:
         """Return v = right + discount P v, [S], and a bound on its error; ``guess`` [S] may save sweeps.
 
-        The bound is what a step may be off times the largest expected (discounted) number of steps, which is
-        the norm of (I - discount P)^-1.
+        The bound is the error of one step times the largest expected (discounted) number of steps, which is the
+        norm of (I - discount P)^-1.
 
         Raises:
             NotConvergedError: the residual exceeds 1e-10 or the bound 1e-8 of the largest value.
@@ -180,7 +184,7 @@ class Chain:
         """Return mu = start + discount P^T mu, [S]: the expected (discounted) visits of an episode.
 
         Raises:
-            NotConvergedError: as ``solve``, with sums over the states in the place of maxima.
+            NotConvergedError: as ``solve``, with sums over the states instead of maxima.
         """
         if self.n_states <= DENSE_STATES:
             system = self._system(discount)
@@ -194,7 +198,7 @@ class Chain:
         return visits
 
     def _longest(self, discount: float) -> float:
-        """Return the largest expected number of steps, or the bound on it that a discount gives."""
+        """Return the largest expected number of steps, or with a discount its bound 1 / (1 - discount)."""
         if discount < 1:
             return 1 / (1 - discount)
         return float(_sweep(lambda steps: 1.0 + self.pull(steps), np.ones(self.n_states)).max())
@@ -213,9 +217,9 @@ def _sum_at(index: IntArray, weight: FloatArray, size: int) -> FloatArray:
 
 
 def _check(residual: float, longest: float, scale: float) -> float:
-    """Return a bound on the error of values up to ``scale``: what each step may be off, ``longest`` times.
+    """Return a bound on the error of values up to ``scale``: the error of one step times ``longest`` steps.
 
-    That is the residual and the last digit of the chances to go on.
+    The error of one step is the residual plus the rounding of the probabilities.
 
     Raises:
         NotConvergedError: the residual or the bound is too large, or not a number.
@@ -224,7 +228,7 @@ def _check(residual: float, longest: float, scale: float) -> float:
     if residual <= RESIDUAL_TOLERANCE * scale and error <= ERROR_TOLERANCE * scale:
         return error
     raise NotConvergedError(
-        f"the linear equations were left with a residual of {residual:.3g} over {longest:.3g} expected "
+        f"the linear equations have a residual of {residual:.3g} over {longest:.3g} expected "
         f"steps, where values reach {scale:.3g}: lower the discount or set a horizon",
         residual,
     )
@@ -243,10 +247,10 @@ def _solve_dense(system: FloatArray, right: FloatArray) -> FloatArray:
 
 
 def _sweep(step: Callable[[FloatArray], FloatArray], first: FloatArray) -> FloatArray:
-    """Return the fixed point of ``step``, [S], by repetition until rounding alone moves it.
+    """Return the fixed point of ``step``, [S], by repetition until only rounding changes it.
 
     Raises:
-        NotConvergedError: it still moves after 100,000 repetitions.
+        NotConvergedError: it still changes after 100,000 repetitions.
     """
     now = first
     for _ in range(MAX_SWEEPS):
@@ -255,7 +259,7 @@ def _sweep(step: Callable[[FloatArray], FloatArray], first: FloatArray) -> Float
         if change <= 2e-15 * float(np.abs(now).max()):
             return now
     raise NotConvergedError(
-        f"{len(first):,} states did not settle in {MAX_SWEEPS:,} sweeps; the last moved a value by "
+        f"{len(first):,} states did not converge in {MAX_SWEEPS:,} sweeps; the last changed a value by "
         f"{change:.3g}: lower the discount or set a horizon",
         change,
     )

@@ -10,16 +10,16 @@ import numpy as np
 
 from tokenwalk.agents.exact.bellman import (
     RESIDUAL_TOLERANCE,
+    TIE_TOLERANCE,
     NoFiniteAnswerError,
     NotConvergedError,
     Outcomes,
 )
-from tokenwalk.agents.exact.policy import checked_slice, log_reference, one_hot, policy_slices
+from tokenwalk.agents.exact.policy import checked_slice, kl_and_entropy, log_reference, one_hot, policy_slices
 from tokenwalk.agents.exact.regularized import (
     MAX_IMPROVEMENTS,
     SoftProblem,
     Weights,
-    kl_and_entropy,
     soft_backup,
 )
 from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
@@ -34,19 +34,18 @@ __all__ = [
     "solve",
 ]
 
-TIE_TOLERANCE = 1e-11  # actions within this of the best are ties, relative to the largest value
 MAX_POLICY_ENTRIES = 100_000_000  # T * S * A: 800 MB
 LOOK_AHEAD = 200  # sweeps of value iteration before each linear solve
 
 
 @dataclass(frozen=True)
 class Solution:
-    """An optimum: of the value where ``kl_coef`` is 0, else of the value minus ``kl_coef`` times the KL.
+    """An optimum: of the value if ``kl_coef`` is 0, else of the value minus ``kl_coef`` times the KL.
 
     Attributes:
         value: float64 [T or 1, S] in reward units; T is the horizon. Undiscounted and without a horizon, NaN
-            in a state from which no policy is sure to end.
-        policy: float64 [T or 1, S, A] (where the value is NaN, the reference policy).
+            in a state from which no policy ends almost surely.
+        policy: float64 [T or 1, S, A] (the reference policy where the value is NaN).
         residual: the largest violation of Bellman's equation; 0 for backward induction.
         discount: as asked.
         kl_coef: as asked.
@@ -67,26 +66,27 @@ class Solution:
 def solve(
     mdp: TabularMDP, weights: Mapping[str, float], *, discount: float, kl_coef: float = 0.0
 ) -> Solution:
-    """Return the optimum of ``mdp`` as it is given, paid by its channels times ``weights``.
+    """Return the optimum of ``mdp``, whose reward is the sum of its channels times ``weights``.
 
     With a horizon H: V_t(s) = max_a r + discount E[V_t+1(s')], V_H = 0, the last rewards added at t = H - 1.
-    Without one: the fixed point V(s) = max_a r + discount E[V(s')], and there are no last rewards. To look
-    past a time limit that is a mere truncation, pass ``mdp.without_time_limit()``. Undiscounted and without
-    a horizon, the optimum is the best of the policies that end almost surely.
+    Without one: the fixed point V(s) = max_a r + discount E[V(s')], and there are no last rewards. To ignore
+    a time limit that only truncates, pass ``mdp.without_time_limit()``. Undiscounted and without a horizon,
+    the optimum is the best of the policies that end almost surely.
 
-    ``kl_coef`` > 0 puts kl_coef log sum_a pi_ref(a|s) exp(. / kl_coef) in the place of the maximum, which
-    discounts the KL as it discounts the rewards.
+    ``kl_coef`` > 0 replaces the maximum by kl_coef log sum_a pi_ref(a|s) exp(. / kl_coef). The KL is
+    discounted like the rewards.
 
     The policy of a hard optimum is the limit kl_coef -> 0, which splits ties per completion:
     log W(s) = log sum over optimal a of pi_ref(a|s) exp(discount E[log W(s')]), and pi(a|s) is proportional
-    to the terms. (W is itself a regularised optimum, with reward 0: it exists without a horizon too.) Ties
-    are within 1e-11 of the largest absolute value, over a horizon that of the step and later ones. Where no
-    optimal play stays in the reference's support there is no such limit: the optimal actions share equally.
+    to the terms. (W is itself a regularized optimum, with reward 0: it exists without a horizon too.) Ties
+    are within 1e-9 of the largest absolute value, over a horizon that of the step and later ones. Where no
+    optimal policy stays in the reference's support there is no such limit: the optimal actions share equally.
 
     Raises:
         ValueError: a discount outside (0, 1], a kl_coef below 0, unknown weights, a policy of more than 1e8
             entries.
-        NoFiniteAnswerError: undiscounted without a horizon, and no policy is sure to end, or a loop pays.
+        NoFiniteAnswerError: undiscounted without a horizon, and no policy ends almost surely, or a loop has a positive
+            return.
         NotConvergedError: an equation was not solved to 1e-10.
     """
     check_coefficients(discount, kl_coef)
@@ -118,7 +118,7 @@ def check_coefficients(discount: float, kl_coef: float = 0.0) -> None:
 def _soft_induction(
     mdp: TabularMDP, outcomes: Outcomes, rewards: list[FloatArray], discount: float, kl_coef: float
 ) -> Solution:
-    """Return the regularised optimum over the horizon; ``rewards`` holds one [S, A] for each step."""
+    """Return the regularized optimum over the horizon; ``rewards`` holds one [S, A] for each step."""
     reference = Weights.of(log_reference(mdp))
     value, policy = np.empty((len(rewards), mdp.n_states)), np.empty((len(rewards), *mdp.available.shape))
     after = np.zeros(mdp.n_states)
@@ -184,7 +184,9 @@ def _solve_stationary(
         try:
             _, policy, _ = SoftProblem(outcomes, np.zeros_like(reward), weights, 1.0, discount).solve()
         except (NoFiniteAnswerError, NotConvergedError) as error:
-            raise NotConvergedError(f"the optimum was found, but not how its ties split: {error}") from error
+            raise NotConvergedError(
+                f"the optimum was found, but not the split of its ties: {error}"
+            ) from error
     value[endless], policy[endless] = np.nan, np.exp(reference[endless])
     return Solution(value[None], policy[None], residual, discount, kl_coef)
 
@@ -203,8 +205,8 @@ def _policy_iteration(
 ) -> tuple[FloatArray, float]:
     """Return the optimal values [S] and the Bellman residual, by linear solves.
 
-    Undiscounted it starts from the shortest way to the end and changes an action only for a strict gain. A
-    policy so improved ends as well, unless a loop of it pays: then values have no bound.
+    Undiscounted it starts from the shortest way to the end and changes an action only for a strict gain. The
+    improved policy then ends as well, unless it has a loop of positive return: then values have no bound.
     """
     n_states, n_actions = reward.shape
     closed = np.where(allowed, 0.0, -np.inf)
@@ -218,11 +220,11 @@ def _policy_iteration(
         policy = one_hot(actions, n_actions)
         if discount == 1 and not (ends := outcomes.sure_to_end(policy > 0)).all():
             raise NoFiniteAnswerError(
-                f"from state {int(ends.argmin())} a loop pays for ever, so at discount 1 without a horizon "
+                f"from state {int(ends.argmin())} a loop of positive return never ends, so at discount 1 without a horizon "
                 "there is no finite answer: lower the discount or set a horizon"
             )
-        paid = np.take_along_axis(reward, actions[:, None], axis=1)[:, 0]
-        value, error = outcomes.chain(policy).solve(paid, discount, value)
+        received = np.take_along_axis(reward, actions[:, None], axis=1)[:, 0]
+        value, error = outcomes.chain(policy).solve(received, discount, value)
         q = action_values(value)
         gain = q.max(axis=1) - value
         scale = float(np.abs(value).max())
@@ -246,8 +248,8 @@ def _policy_iteration(
 def _look_ahead(action_values: Callable[[FloatArray], FloatArray], value: FloatArray) -> IntArray:
     """Return the greedy actions [S] after some sweeps of value iteration from ``value`` [S].
 
-    One improvement carries news of a reward one state further, a sweep does so at a fraction of a linear
-    solve's cost.
+    One improvement moves the effect of a reward one state further. A sweep does the same at a fraction of the
+    time of a linear solve.
     """
     for _ in range(LOOK_AHEAD):
         q = action_values(value)
@@ -261,7 +263,7 @@ def _look_ahead(action_values: Callable[[FloatArray], FloatArray], value: FloatA
 def _tie_weights(
     outcomes: Outcomes, optimal: BoolArray, reference: FloatArray, discount: float
 ) -> FloatArray:
-    """Return log-weights [S, A] of the ``optimal`` actions: the reference's where play can stay within both.
+    """Return log-weights [S, A] of the ``optimal`` actions: those of the reference where some policy can stay within both.
 
     Elsewhere the optimal actions share equally.
     """
@@ -289,8 +291,8 @@ def evaluate_policy(
     and without a horizon, a state from which the policy may never end holds NaN.
 
     Raises:
-        ValueError: a discount or kl_coef out of range, unknown weights, a policy of another shape or that is
-            none, or with ``kl_coef`` > 0 one that plays what the reference never plays.
+        ValueError: a discount or kl_coef out of range, unknown weights, a policy of another shape or
+            without valid probabilities, or with ``kl_coef`` > 0 an action that the reference never plays.
         NoFiniteAnswerError: undiscounted without a horizon, and the policy may never end from a start.
         NotConvergedError: the linear equations were not solved to 1e-10.
     """
@@ -306,8 +308,8 @@ def evaluate_policy(
             endless = ~outcomes.sure_to_end(now > 0)
             refuse_endless(mdp, endless, "the policy may never end the episode")
             outcomes = outcomes.ended_in(endless)
-        paid = (now * reward).sum(axis=1) - _kl_cost(now, reference, kl_coef)
-        value, _ = outcomes.chain(now).solve(paid, discount)
+        received = (now * reward).sum(axis=1) - _kl_cost(now, reference, kl_coef)
+        value, _ = outcomes.chain(now).solve(received, discount)
         return np.where(endless, np.nan, value)[None]
     values, after = np.empty((mdp.horizon, mdp.n_states)), np.zeros(mdp.n_states)
     for t in reversed(range(mdp.horizon)):
@@ -326,7 +328,7 @@ def _kl_cost(policy: FloatArray, reference: FloatArray, kl_coef: float) -> Float
     kl, _ = kl_and_entropy(policy, reference)
     if np.isinf(kl).any():
         raise ValueError(
-            f"in state {int(np.isinf(kl).argmax())} the policy plays what the reference never plays: "
+            f"in state {int(np.isinf(kl).argmax())} the policy plays an action that the reference never plays: "
             "its KL is infinite; give kl_coef 0"
         )
     return kl_coef * kl
@@ -335,7 +337,7 @@ def _kl_cost(policy: FloatArray, reference: FloatArray, kl_coef: float) -> Float
 def optimal_actions(mdp: TabularMDP, solution: Solution, weights: Mapping[str, float]) -> BoolArray:
     """Return which actions attain the hard optimum ``solution``, bool [T or 1, S, A].
 
-    Ties are those of ``solve``: within 1e-11 of the largest absolute value (over a horizon that of the step
+    Ties are those of ``solve``: within 1e-9 of the largest absolute value (over a horizon that of the step
     and later ones). A state whose value is NaN has none.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The figures of any policy, exactly: the return of every channel, KL, entropy, length and regret."""
+"""Exact evaluation of any policy: the return of every channel, KL, entropy, length and regret."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ import numpy as np
 
 from tokenwalk.agents.exact.bellman import Outcomes
 from tokenwalk.agents.exact.dynamic_programming import Solution, check_coefficients, refuse_endless, solve
-from tokenwalk.agents.exact.policy import checked_slice, log_reference, policy_slices
-from tokenwalk.agents.exact.regularized import kl_and_entropy
+from tokenwalk.agents.exact.policy import checked_slice, kl_and_entropy, log_reference, policy_slices
 from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.tabular import TabularMDP
 
@@ -21,11 +20,11 @@ class DominanceError(AssertionError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a policy earns from the start distribution: sums over its occupancy, discounted where that is.
+    """Returns of a policy from the start distribution: sums over its occupancy, discounted as it is.
 
     Attributes:
         returns: of each reward channel by name, its last-step part included.
-        kl: to the reference policy over whole episodes, in nats; infinite if it plays what that never plays.
+        kl: to the reference policy over whole episodes, in nats; infinite if the reference never plays one of its actions.
         entropy: of its actions over whole episodes, in nats.
         length: the sum of the occupancy; at discount 1 the expected number of steps.
         occupancy: expected (discounted) visits, float64 [T, S] over a horizon, else [S].
@@ -40,9 +39,9 @@ class Evaluation:
     discount: float
 
     def value(self, weights: Mapping[str, float], kl_coef: float = 0.0) -> float:
-        """Return the weighted sum of the returns, less ``kl_coef`` times the KL."""
-        earned = sum(weight * self.returns[name] for name, weight in weights.items())
-        return earned - kl_coef * self.kl if kl_coef > 0 else earned
+        """Return the weighted sum of the returns minus ``kl_coef`` times the KL."""
+        total = sum(weight * self.returns[name] for name, weight in weights.items())
+        return total - kl_coef * self.kl if kl_coef > 0 else total
 
 
 def evaluate(mdp: TabularMDP, policy: FloatArray, *, discount: float = 1.0) -> Evaluation:
@@ -52,7 +51,7 @@ def evaluate(mdp: TabularMDP, policy: FloatArray, *, discount: float = 1.0) -> E
     ended episodes left out; without a horizon their sum over t, by one linear solve.
 
     Raises:
-        ValueError: a discount out of range, or a policy of another shape or that is none.
+        ValueError: a discount out of range, or a policy of another shape or without valid probabilities.
         NoFiniteAnswerError: undiscounted without a horizon, and the policy may never end.
         NotConvergedError: the linear equations were not solved to 1e-10.
     """
@@ -72,7 +71,7 @@ def evaluate(mdp: TabularMDP, policy: FloatArray, *, discount: float = 1.0) -> E
 
 @dataclass(frozen=True)
 class _Passage:
-    """Where a policy went: its occupancy; by action [S, A] the sum over time and the last step alone."""
+    """The occupancy of a policy; by action [S, A] its sum over time and that of the last step."""
 
     occupancy: FloatArray
     played: FloatArray
@@ -112,7 +111,7 @@ def _over_horizon(mdp: TabularMDP, outcomes: Outcomes, slices: FloatArray, disco
 
 
 def _over_horizon_alike(mdp: TabularMDP, outcomes: Outcomes, slices: FloatArray, discount: float) -> _Passage:
-    """Return the passage of a policy that is the same at each step of the horizon, along its own chain of states."""
+    """Return the passage of a policy that is the same at each step of the horizon, by the Markov chain of its states."""
     assert mdp.horizon is not None
     policy, occupancy = checked_slice(mdp, slices[0]), np.empty((mdp.horizon, mdp.n_states))
     chain, occupancy[0] = outcomes.chain(policy), mdp.start
@@ -139,7 +138,7 @@ def regret(
 ) -> float:
     """Return J* - J(policy) from the start distribution, in reward units.
 
-    J is the (discounted) value less ``kl_coef`` times the (discounted) KL.
+    J is the (discounted) value minus ``kl_coef`` times the (discounted) KL.
 
     Raises:
         DominanceError: as ``regret_against``.

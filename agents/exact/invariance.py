@@ -1,4 +1,4 @@
-"""Does an added reward move the optimum? Decided exactly, state by state."""
+"""Whether an added reward changes the optimal policy, exactly and state by state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from tokenwalk.agents.exact.evaluation import evaluate
 from tokenwalk.envs.arrays import BoolArray
 from tokenwalk.envs.tabular import TabularMDP
 
-GOLD_TOLERANCE = 1e-9  # of the largest value: gold lost below this is rounding
+GOLD_TOLERANCE = 1e-9  # of the largest value: smaller differences of gold are rounding
 
 
 @dataclass(frozen=True)
 class Invariance:
-    """What becomes of the optimum of ``paid`` when something is added to it.
+    """How the optimum of the training reward changes when another reward is added.
 
     Attributes:
-        unchanged: whether every reachable state has the same optimal actions with and without.
+        unchanged: whether every reachable state has the same optimal actions with and without the added reward.
         changed_states: reachable pairs of time and state (of states alone without a horizon) in which they differ.
         states: reachable pairs, or states.
         gold_before, gold_after: the gold of both optima, ties split per completion, from the start.
@@ -33,21 +33,21 @@ class Invariance:
 
     @property
     def gold_lost(self) -> float:
-        """Return by how much the added reward's optimum earns less gold."""
+        """Return the gold of the optimum before minus the gold of the optimum after."""
         return self.gold_before - self.gold_after
 
 
 def compare_optima(
-    mdp: TabularMDP, paid: Mapping[str, float], added: Mapping[str, float], *, discount: float
+    mdp: TabularMDP, train: Mapping[str, float], added: Mapping[str, float], *, discount: float
 ) -> Invariance:
-    """Return how the optimum of ``paid`` and ``added`` together differs from that of ``paid``, channel -> weight each.
+    """Return how the optimum of ``train`` plus ``added`` differs from that of ``train``, each channel -> weight.
 
     Raises:
         ValueError, NoFiniteAnswerError, NotConvergedError: as ``solve``.
     """
-    both = {**paid, **{name: weight + paid.get(name, 0.0) for name, weight in added.items()}}
-    before, after = (solve(mdp, weights, discount=discount) for weights in (paid, both))
-    differ = (optimal_actions(mdp, before, paid) != optimal_actions(mdp, after, both)).any(axis=2)
+    both = {**train, **{name: weight + train.get(name, 0.0) for name, weight in added.items()}}
+    before, after = (solve(mdp, weights, discount=discount) for weights in (train, both))
+    differ = (optimal_actions(mdp, before, train) != optimal_actions(mdp, after, both)).any(axis=2)
     reached = reachable(mdp)
     changed = int((differ & reached).sum())
     gold = [evaluate(mdp, one.policy, discount=discount).returns["gold"] for one in (before, after)]
@@ -55,7 +55,7 @@ def compare_optima(
 
 
 def reachable(mdp: TabularMDP) -> BoolArray:
-    """Return which states some policy comes to, bool [T, S] by the time over a horizon, else [1, S]."""
+    """Return which states some policy reaches, bool [T, S] by time over a horizon, else [1, S]."""
     outcomes = Outcomes.of(mdp)
     everywhere = np.where(mdp.available, 1.0, 0.0)
     now, seen = mdp.start > 0, []

@@ -1,4 +1,4 @@
-"""Policies as tables: their shapes, their checks and the reference policy's logarithm."""
+"""Policies as tables: shapes, checks, the logarithm of the reference policy, KL and entropy."""
 
 import numpy as np
 
@@ -11,6 +11,17 @@ SUM_TOLERANCE = 1e-5  # a float32 softmax over 1,000 actions sums to 1 within th
 def log_reference(mdp: TabularMDP) -> FloatArray:
     """Return the log-probabilities of the reference policy, -inf where an action is not available, [S, A]."""
     return np.where(mdp.available, mdp.log_reference, -np.inf)
+
+
+def kl_and_entropy(policy: FloatArray, log_weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return KL(policy(.|s) || w(.|s)) and the entropy of ``policy`` [S, A] in nats, each [S].
+
+    The KL is infinite where the policy plays an action without weight.
+    """
+    played = policy > 0
+    log_policy = np.log(np.where(played, policy, 1.0))
+    log_ratio = log_policy - np.where(played, log_weight, 0.0)
+    return (policy * log_ratio).sum(axis=1), -(policy * log_policy).sum(axis=1)
 
 
 def one_hot(action: IntArray, n_actions: int) -> FloatArray:
@@ -33,7 +44,7 @@ def policy_slices(mdp: TabularMDP, policy: FloatArray) -> FloatArray:
 
 
 def checked_slice(mdp: TabularMDP, policy: FloatArray) -> FloatArray:
-    """Return ``policy`` [S, A] with rows that sum to 1 to the last digit (a float32 softmax: to the seventh).
+    """Return ``policy`` [S, A] with rows that sum to 1 up to float64 rounding.
 
     Raises:
         ValueError: an entry that is negative or not a number, a row that does not sum to 1 within 1e-5, or an

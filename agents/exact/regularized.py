@@ -1,9 +1,9 @@
-"""The KL-regularised optimum in token form (Ziebart 2010; Fox, Pakman and Tishby 2016).
+"""The KL-regularized optimum in token form (Ziebart 2010; Fox, Pakman and Tishby 2016).
 
 V(s) = beta log sum_a w(a|s) exp(Q(s, a) / beta),  pi(a|s) = w(a|s) exp((Q(s, a) - V(s)) / beta),
 Q(s, a) = r(s, a) + discount E[V(s')].
 
-The weights w are a reference policy, or one cut down to some of its actions: they need not sum to 1.
+The weights w are a reference policy, or a reference policy restricted to some actions: they need not sum to 1.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tokenwalk.agents.exact.bellman import (
     NotConvergedError,
     Outcomes,
 )
-from tokenwalk.agents.exact.policy import one_hot
+from tokenwalk.agents.exact.policy import kl_and_entropy, one_hot
 from tokenwalk.envs.arrays import FloatArray
 
 MAX_IMPROVEMENTS = 1_000
@@ -28,9 +28,9 @@ class Weights:
     """The weights w(a|s) >= 0 in the forms that a backup reads; every state has an action with weight."""
 
     log: FloatArray  # [S, A], -inf where there is no weight
-    log_total: FloatArray  # [S], exactly 0 where only rounding keeps the sum from 1
+    log_total: FloatArray  # [S], exactly 0 where the sum is 1 up to rounding
     share: FloatArray  # [S, A], the weights divided by their sum
-    closed: FloatArray  # [S, A], 0 where there is weight, else -inf: what a maximum over Q leaves out
+    closed: FloatArray  # [S, A], 0 where there is weight, else -inf: added to Q before a maximum
 
     @classmethod
     def of(cls, log: FloatArray) -> "Weights":
@@ -46,11 +46,11 @@ def soft_backup(q: FloatArray, weights: Weights, beta: float) -> tuple[FloatArra
     """Return V [S] and pi [S, A] for action values ``q`` [S, A].
 
     The exponents are shifted by their maximum, so |q / beta| may be of any size. Where beta is far above the
-    spread of ``q`` the logarithm is taken of 1 + sum w (exp - 1): beta log(1 + x) would lose the digits of a
+    range of ``q`` the logarithm is that of 1 + sum w (exp - 1), by log1p: log(1 + x) would lose the digits of a
     small x.
     """
     best = (q + weights.closed).max(axis=1)
-    with np.errstate(over="ignore"):  # to -inf, which is what is meant
+    with np.errstate(over="ignore"):  # to -inf, as intended
         gap = np.minimum(q - best[:, None], 0.0) / beta
     exponent = weights.log + gap
     top = exponent.max(axis=1)
@@ -62,20 +62,9 @@ def soft_backup(q: FloatArray, weights: Weights, beta: float) -> tuple[FloatArra
     return best + beta * log_sum, mass / total[:, None]
 
 
-def kl_and_entropy(policy: FloatArray, log_weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return KL(policy(.|s) || w(.|s)) and the entropy of ``policy`` [S, A] in nats, each [S].
-
-    The KL is infinite where the policy plays what has no weight.
-    """
-    played = policy > 0
-    log_policy = np.log(np.where(played, policy, 1.0))
-    log_ratio = log_policy - np.where(played, log_weight, 0.0)
-    return (policy * log_ratio).sum(axis=1), -(policy * log_policy).sum(axis=1)
-
-
 @dataclass(frozen=True)
 class SoftProblem:
-    """A stationary KL-regularised problem without a horizon; ``reward`` is [S, A]."""
+    """A stationary KL-regularized problem without a horizon; ``reward`` is [S, A]."""
 
     outcomes: Outcomes
     reward: FloatArray
@@ -88,13 +77,13 @@ class SoftProblem:
         return soft_backup(self.reward + self.discount * self.outcomes.expect(value), self.weights, self.beta)
 
     def evaluate(self, policy: FloatArray, guess: FloatArray) -> FloatArray:
-        """Return the regularised values of ``policy`` [S, A], [S], by one linear solve."""
+        """Return the regularized values of ``policy`` [S, A], [S], by one linear solve."""
         kl, _ = kl_and_entropy(policy, self.weights.log)
-        paid = (policy * self.reward).sum(axis=1) - self.beta * kl
-        return self.outcomes.chain(policy).solve(paid, self.discount, guess)[0]
+        received = (policy * self.reward).sum(axis=1) - self.beta * kl
+        return self.outcomes.chain(policy).solve(received, self.discount, guess)[0]
 
     def first_value(self) -> FloatArray:
-        """Return the values [S] of the weights as a policy, or of the shortest way out where it is too slow."""
+        """Return the values [S] of the weights as a policy, or of the shortest way to the end if they take too long."""
         try:
             return self.evaluate(self.weights.share, np.zeros(len(self.reward)))
         except NotConvergedError:
@@ -106,12 +95,12 @@ class SoftProblem:
     def solve(self) -> tuple[FloatArray, FloatArray, float]:
         """Return the optimal values [S], their policy [S, A] and the Bellman residual.
 
-        Soft policy iteration is Newton's method on V = backup(V): values rise with every iteration and at
-        last converge quadratically. Undiscounted, every state must be able to end over the actions with
+        Soft policy iteration is Newton's method on V = backup(V): values rise with every iteration and
+        finally converge quadratically. Undiscounted, every state must be able to end over the actions with
         weight; every policy on the way then does.
 
         Raises:
-            NoFiniteAnswerError: values grow without bound: a loop pays more than its KL costs.
+            NoFiniteAnswerError: values grow without bound: the return of a loop exceeds its KL penalty.
             NotConvergedError: the residual stayed above 1e-10 of the largest value and kl_coef.
         """
         value, last = self.first_value(), np.inf
@@ -127,10 +116,10 @@ class SoftProblem:
             except NotConvergedError as error:
                 if self.discount < 1 or len(value) > DENSE_STATES:
                     raise
-                # Better policies took ever longer, until no digit of their linear equations was left.
+                # Better policies took ever longer, until the linear equations were singular in float64.
                 raise NoFiniteAnswerError(
-                    f"the regularised value grows beyond any bound at kl_coef {self.beta}: a loop pays more "
-                    "than its KL costs; raise kl_coef, lower the discount or set a horizon"
+                    f"the regularized value grows beyond any bound at kl_coef {self.beta}: the return of a "
+                    "loop exceeds its KL penalty; raise kl_coef, lower the discount or set a horizon"
                 ) from error
         raise NotConvergedError(
             f"soft policy iteration left a residual of {residual:.3g} where values reach {scale:.3g}: "

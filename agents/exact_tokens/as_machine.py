@@ -1,4 +1,4 @@
-"""Any source of reward as a machine of the task's prefix tree, where that is small: exact wherever machines are."""
+"""Any reward function as a machine of the task's prefix tree, where that is small: then it is as exact as machines."""
 
 import numpy as np
 
@@ -14,18 +14,18 @@ from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.rewards.source import MachineSource, Source, score_strictly
 from tokenwalk.envs.tasks import Task
 
-PREFIXES_AT_ONCE = 1_024  # unfinished ones, whose V extensions are scored in one go
+PREFIXES_AT_ONCE = 1_024  # unfinished ones, whose V extensions are scored at once
 
 
 def unfolded(source: Source, task: Task, *, limit: int = MAX_PREFIXES) -> MachineSource:
-    """Return the machine whose states are the unfinished texts of ``task``, and which pays what ``source`` pays.
+    """Return the machine with the rewards of ``source`` whose states are the unfinished completions of ``task``.
 
-    Every prefix that the mask allows is scored once; afterwards a network costs nothing. Texts that are paid alike in
-    whatever follows are one state.
+    Every prefix that the mask allows is scored once; later calls need no network. Prefixes with the same rewards after
+    every continuation are one state.
 
     Raises:
         TreeTooLargeError: more than ``limit`` prefixes, complete ones included.
-        SourceContractError: a source that returned what it must not.
+        SourceContractError: a source that returned invalid rewards.
     """
     if isinstance(source, MachineSource):
         return source

@@ -1,4 +1,4 @@
-"""Completions of a task: all of them, those that a policy writes, draws from it, and its most probable ones."""
+"""Completions of a task: all of them, those of a policy, samples of it, and its most probable ones."""
 
 import heapq
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from tokenwalk.agents.exact_tokens.token_policy import (
     AutomatonPolicy,
-    FastWriter,
+    FastSampler,
     Policy,
     ask,
     reference_on_tokens,
@@ -18,15 +18,15 @@ from tokenwalk.envs.rewards.machine import TokenArray
 from tokenwalk.envs.rewards.source import Source, TokenBatch, score_tokens
 from tokenwalk.envs.tasks import Task
 
-MAX_PREFIXES = 250_000  # the largest enumerable task of the catalogue, Arithmetic, has 204,200
-PREFIXES_AT_ONCE = 4_096  # whose tokens are tried in one go
+MAX_PREFIXES = 250_000  # the largest enumerable task of the catalog, Arithmetic, has 204,200
+PREFIXES_AT_ONCE = 4_096  # whose next tokens are tried at once
 
 
 class TreeTooLargeError(ValueError):
     """A prefix tree beyond its limit.
 
     Attributes:
-        prefixes: its size, or, where ``at_least``, what was found of it before the limit.
+        prefixes: its size, or, if ``at_least``, the number found before the limit.
         at_least: whether there are more.
         limit: as given.
     """
@@ -42,14 +42,14 @@ class TreeTooLargeError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Completions:
-    """B completions, or prefixes of some.
+    """B completions or prefixes.
 
     Attributes:
         prompt: int64 [B], the number of each one's prompt.
         tokens: integers [B, H], padded on the right with V.
         length: int64 [B], ``<eos>`` included.
         log_prob: float64 [B], natural logarithm of the probability, given the prompt, under the policy asked.
-        log_reference: float64 [B], the same under the task's reference policy; -inf where that never writes it.
+        log_reference: float64 [B], the same under the task's reference policy; -inf where its probability is 0.
     """
 
     prompt: IntArray
@@ -83,7 +83,7 @@ class Completions:
         )
 
     def batch(self, task: Task) -> TokenBatch:
-        """Return them as a policy or a source is shown them."""
+        """Return them as the input of a policy or a source."""
         return TokenBatch(task.prompt_ids[self.prompt], self.tokens, self.length, self.ended(task))
 
     def scores(self, task: Task, sources: Iterable[Source]) -> dict[str, FloatArray]:
@@ -93,7 +93,7 @@ class Completions:
         return {name: table.sum(axis=1) for name, table in tables.items()}
 
     def texts(self, task: Task) -> list[str]:
-        """Return the completions as a person reads them, without their prompts."""
+        """Return the completions as text, without their prompts."""
         return [task.vocabulary.decode(tokens) for tokens in self.tokens]
 
     def extended(
@@ -113,22 +113,28 @@ def blank_prefixes(task: Task, prompt: IntArray) -> Completions:
     return Completions(prompt, tokens, np.zeros(len(prompt), dtype=np.int64), zeros, zeros)
 
 
+def prefixes_of(task: Task, prompt: IntArray, rows: Sequence[Sequence[int]]) -> Completions:
+    """Return ``rows`` of token ids as prefixes of ``prompt`` [B], with log-probabilities 0: they are not known yet."""
+    tokens, length = task.vocabulary.pad_rows(rows, task.horizon)
+    return Completions(prompt, tokens, length, np.zeros(len(prompt)), np.zeros(len(prompt)))
+
+
 def concatenate(parts: Sequence[Completions]) -> Completions:
     """Return all of ``parts``, at least one, in their order."""
     names = ("prompt", "tokens", "length", "log_prob", "log_reference")
     return Completions(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-class _Writing:
-    """The next token's probabilities by a policy and by the reference policy, which also knows the mask."""
+class _NextToken:
+    """The next token's probabilities by a policy and by the reference policy, and the mask."""
 
     def __init__(self, task: Task, policy: Policy | None) -> None:
         self.task, self.policy, self.reference = task, policy, reference_on_tokens(task)
 
-    def next_token(self, prefixes: Completions) -> tuple[BoolArray, FloatArray, FloatArray]:
+    def after(self, prefixes: Completions) -> tuple[BoolArray, FloatArray, FloatArray]:
         """Return which tokens may follow and their log-probabilities by both, each [B, V].
 
-        Without a policy that is every token which may be taken, and the reference policy's probability twice.
+        Without a policy these are all allowed tokens, and the reference policy's probability twice.
         """
         batch, reference = prefixes.batch(self.task), self.task.reference
         context = self.reference.states(batch)
@@ -164,26 +170,26 @@ def count_prefixes(task: Task) -> float:
 def enumerate_completions(
     task: Task, policy: Policy | None = None, *, limit: int = MAX_PREFIXES
 ) -> Completions:
-    """Return the completions that ``policy`` may write, with their probabilities; without one, all there are.
+    """Return the completions of ``policy`` with their probabilities; without a policy, all completions.
 
-    The prefix tree is grown layer by layer, leaving out what has probability 0: a deterministic policy is followed
-    down one path for each prompt. They come by prompt (those of weight 0 are left out), then in the order of their
-    tokens. Without a policy ``log_prob`` is the reference's, and completions that it never writes are there too.
+    The prefix tree is grown layer by layer, without tokens of probability 0: a deterministic policy has one path
+    for each prompt. The order is by prompt (those of weight 0 are left out), then by tokens. Without a policy
+    ``log_prob`` is the reference's, and its completions of probability 0 are included.
 
     Raises:
         TreeTooLargeError: more than ``limit`` prefixes, complete ones included.
-        ValueError: a policy that is none, see ``ask``.
+        ValueError: invalid probabilities, see ``ask``.
     """
     if policy is None and (size := count_prefixes(task)) > limit:
         raise TreeTooLargeError(task.name, size, limit, at_least=False)
-    writing = _Writing(task, policy)
+    next_token = _NextToken(task, policy)
     front = blank_prefixes(task, np.flatnonzero(task.prompt_weights > 0))
     count, complete = len(front), []
     while len(front):
         grown = []
         for first in range(0, len(front), PREFIXES_AT_ONCE):
             part = front[first : first + PREFIXES_AT_ONCE]
-            possible, log_prob, log_reference = writing.next_token(part)
+            possible, log_prob, log_reference = next_token.after(part)
             if (count := count + int(possible.sum())) > limit:
                 raise TreeTooLargeError(task.name, count, limit, at_least=True)
             rows, token = np.nonzero(possible)
@@ -199,25 +205,25 @@ def enumerate_completions(
 def sample_completions(
     task: Task, policy: Policy, count: int, rng: np.random.Generator, prompt: IntArray | None = None
 ) -> Completions:
-    """Return ``count`` independent completions drawn from ``policy``, each after a prompt drawn by its weight.
+    """Return ``count`` independent completions of ``policy``, each after a prompt sampled by its weight.
 
-    With ``prompt``, the numbers of prompts, int64 [count], each is drawn after its own instead.
+    With ``prompt``, int64 [count], row i follows the prompt of that index instead.
 
     Raises:
-        ValueError: a count below 1, or a policy that is none, see ``ask``.
+        ValueError: a count below 1, or invalid probabilities, see ``ask``.
     """
     if count < 1:
-        raise ValueError(f"count is {count}: draw at least one completion")
-    writing = _Writing(task, policy)
+        raise ValueError(f"count is {count}: sample at least one completion")
+    next_token = _NextToken(task, policy)
     if prompt is None:
-        if isinstance(policy, FastWriter):
-            return _written(task, *policy.draw(task, count, rng))
+        if isinstance(policy, FastSampler):
+            return _with_reference(task, *policy.sample(task, count, rng))
         prompt = rng.choice(len(task.prompts), size=count, p=task.prompt_weights)
     front = blank_prefixes(task, prompt)
     place, places, complete = np.arange(count), [], []
     while len(front):
-        _, log_prob, log_reference = writing.next_token(front)
-        rows, token = np.arange(len(front)), draw(np.exp(log_prob), rng)
+        _, log_prob, log_reference = next_token.after(front)
+        rows, token = np.arange(len(front)), sample_tokens(np.exp(log_prob), rng)
         front = front.extended(rows, token, log_prob[rows, token], log_reference[rows, token])
         over = front.ended(task)
         complete.append(front[over])
@@ -226,15 +232,15 @@ def sample_completions(
     return concatenate(complete)[np.argsort(np.concatenate(places))]
 
 
-def _written(task: Task, prompt: IntArray, tokens: TokenArray, log_prob: FloatArray) -> Completions:
-    """Return what a ``FastWriter`` wrote, with its probability under the reference policy."""
+def _with_reference(task: Task, prompt: IntArray, tokens: TokenArray, log_prob: FloatArray) -> Completions:
+    """Return the samples of a ``FastSampler`` with their probability under the reference policy."""
     length = (tokens < task.vocabulary.size).sum(axis=1)
     found = Completions(prompt, tokens.astype(task.vocabulary.dtype), length, log_prob, np.zeros(len(prompt)))
     return replace(found, log_reference=log_prob_of(task, reference_on_tokens(task), found))
 
 
-def draw(probability: FloatArray, rng: np.random.Generator) -> IntArray:
-    """Return one draw for each row of ``probability`` [B, V], int64 [B], never of probability 0."""
+def sample_tokens(probability: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Return one sample for each row of ``probability`` [B, V], int64 [B], never of probability 0."""
     cumulative = probability.cumsum(axis=1)
     total = cumulative[:, -1]
     mark = np.minimum(
@@ -245,19 +251,19 @@ def draw(probability: FloatArray, rng: np.random.Generator) -> IntArray:
 
 def log_prob_of(task: Task, policy: Policy, completions: Completions) -> FloatArray:
     """Return the log-probability of each completion, given its prompt, under ``policy``, float64 [B]."""
-    writing = _Writing(task, policy)
+    next_token = _NextToken(task, policy)
     total = np.zeros(len(completions))
     for time in range(int(completions.length.max(initial=0))):
         rows = np.flatnonzero(completions.length > time)
         prefixes = blank_prefixes(task, completions.prompt[rows])
         prefixes.tokens[:, :time], prefixes.length[:] = completions.tokens[rows, :time], time
-        _, log_prob, _ = writing.next_token(prefixes)
+        _, log_prob, _ = next_token.after(prefixes)
         total[rows] += log_prob[np.arange(len(rows)), completions.tokens[rows, time]]
     return total
 
 
 def against(task: Task, reference: Policy | None, completions: Completions) -> Completions:
-    """Return ``completions`` with ``log_reference`` under another reference; as they are where it is None."""
+    """Return ``completions`` with ``log_reference`` under another reference; unchanged if it is None."""
     if reference is None:
         return completions
     return replace(completions, log_reference=log_prob_of(task, reference, completions))
@@ -267,7 +273,7 @@ def top_completions(task: Task, policy: AutomatonPolicy, count: int = 10, prompt
     """Return the ``count`` most probable completions of a prompt, the most probable first; fewer if there are fewer.
 
     Best-first search, in which the largest log-probability still possible after each state and step (a backward
-    induction) says how probable a prefix may become: only prefixes of the answers are ever opened. Completions whose
+    induction) bounds the probability of each prefix: only prefixes of the answers are expanded. Completions whose
     log-probabilities agree to 1e-12 come in the order of their tokens' ids, ``<eos>`` last.
 
     Raises:
@@ -289,17 +295,15 @@ def top_completions(task: Task, policy: AutomatonPolicy, count: int = 10, prompt
         row = policy.table[min(len(tokens), len(policy.table) - 1), state]
         for token in np.flatnonzero(row).tolist():
             following, so_far = int(policy.next_state[state, token]), log_prob + float(np.log(row[token]))
-            hope = 0.0 if token == eos else ahead[len(tokens) + 1, following]
-            heapq.heappush(queue, (-round(so_far + hope, 12), (*tokens, token), so_far, following))
-    best = blank_prefixes(task, np.full(len(found), prompt))
-    for row_number, tokens in enumerate(found):
-        best.tokens[row_number, : len(tokens)], best.length[row_number] = tokens, len(tokens)
+            rest = 0.0 if token == eos else ahead[len(tokens) + 1, following]
+            heapq.heappush(queue, (-round(so_far + rest, 12), (*tokens, token), so_far, following))
+    best = prefixes_of(task, np.full(len(found), prompt), found)
     log_probs = (log_prob_of(task, one, best) for one in (policy, reference_on_tokens(task)))
     return Completions(best.prompt, best.tokens, best.length, *log_probs)
 
 
 def _log_prob_ahead(task: Task, policy: AutomatonPolicy) -> FloatArray:
-    """Return the largest log-probability of what may follow a state after t tokens, float64 [H + 1, S]."""
+    """Return the largest log-probability of a continuation of each state after t tokens, float64 [H + 1, S]."""
     ahead = np.zeros((task.horizon + 1, len(policy.next_state)))
     for time in reversed(range(task.horizon)):
         with np.errstate(divide="ignore"):
@@ -310,5 +314,5 @@ def _log_prob_ahead(task: Task, policy: AutomatonPolicy) -> FloatArray:
 
 
 def best_text(task: Task, policy: AutomatonPolicy, prompt: int = 0) -> str:
-    """Return the most probable completion as text; of a hard optimum's policy that is one that attains it."""
+    """Return the most probable completion as text; for the policy of a hard optimum it attains the optimum."""
     return top_completions(task, policy, 1, prompt).texts(task)[0]

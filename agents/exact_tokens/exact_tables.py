@@ -1,4 +1,4 @@
-"""Which tables answer exactly for a token task and its sources: those of its machines, or of its prefix tree."""
+"""Exact tables of a token task and its sources: the product of its machines, or its prefix tree."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class ExactTables:
     """A token task as tables for ``solve`` and ``evaluate``, every source a channel by its name.
 
     Attributes:
-        model: whose task and sources they are.
+        model: the task and its sources.
         method: "product": a state is one of the machines and of the reference policy's context, a step is a token.
             "tree": a state is a prompt, and the only step is a whole completion.
         mdp: undiscounted; its KL to the reference policy is that over whole completions either way.
@@ -44,9 +44,9 @@ class ExactTables:
     completions: Completions | None
 
     def top(self, solution: Solution, count: int = 10, prompt: int = 0) -> Completions:
-        """Return what a solution of ``mdp`` writes after a prompt, the most probable first, up to ``count``.
+        """Return the completions of a solution of ``mdp`` after a prompt, the most probable first, up to ``count``.
 
-        Of a hard optimum all of them attain it. Equally probable ones come in the order of their tokens' ids.
+        All those of a hard optimum attain it. Equally probable ones are in the order of their tokens' ids.
 
         Raises:
             ValueError: a count below 1, or a prompt that the task does not have or never gives.
@@ -71,7 +71,7 @@ class ExactTables:
 
 
 def exact_tables(model: TokenModel, *, limit: int = MAX_PREFIXES) -> ExactTables:
-    """Return the tables that are exact for ``model``: of its machines, or, where a source is none, of its tree.
+    """Return the tables that are exact for ``model``: of its machines, or of its tree if a source is no machine.
 
     Raises:
         TreeTooLargeError: a source is no machine, and the tree has more than ``limit`` prefixes.
@@ -93,7 +93,7 @@ def _one_step(model: TokenModel, completions: Completions, scores: Mapping[str, 
     action = np.arange(len(completions)) - np.repeat(np.cumsum(counts) - counts, counts)
     shape = (len(prompts), int(counts.max()))
 
-    def spread(values: FloatArray, empty: float) -> FloatArray:
+    def table_of(values: FloatArray, empty: float) -> FloatArray:
         table = np.full(shape, empty)
         table[state, action] = values
         return table
@@ -102,10 +102,10 @@ def _one_step(model: TokenModel, completions: Completions, scores: Mapping[str, 
         next_state=np.zeros((*shape, 1), dtype=np.int64),
         probability=np.ones((*shape, 1)),
         terminated=np.ones((*shape, 1), dtype=np.bool_),
-        rewards={name: spread(values, 0.0)[:, :, None] for name, values in scores.items()},
+        rewards={name: table_of(values, 0.0)[:, :, None] for name, values in scores.items()},
         last_rewards={},
         available=np.arange(shape[1]) < counts[:, None],
-        log_reference=spread(completions.log_reference, -np.inf),
+        log_reference=table_of(completions.log_reference, -np.inf),
         start=model.task.prompt_weights[prompts],
         horizon=1,
         horizon_terminates=True,
@@ -113,21 +113,21 @@ def _one_step(model: TokenModel, completions: Completions, scores: Mapping[str, 
 
 
 def train_weights(composition: Composition) -> dict[str, float]:
-    """Return the weight of each source that is paid, by name: what ``solve`` takes."""
+    """Return the weight of each source of the training reward, by name, as ``solve`` takes them."""
     return {source.name: weight for source, weight in composition.train}
 
 
 def train_machine(model: TokenModel) -> RewardMachine:
-    """Return the machine that pays what ``model`` pays, without shaping.
+    """Return the machine of the training reward of ``model``, without shaping.
 
     Raises:
-        ValueError: a paid source that is no machine.
+        ValueError: a source of the training reward that is no machine.
     """
     weights = train_weights(model.composition)
     if foreign := [name for name in weights if name not in model.machines]:
         raise ValueError(
-            f"source {foreign[0]!r} is no machine and {model.task.name} is too large to make it one: this needs every paid "
-            "source to be a machine"
+            f"source {foreign[0]!r} is no machine and {model.task.name} is too large to make it one: this needs every "
+            "source of the training reward to be a machine"
         )
     return reduce(add, (weight * model.machines[name] for name, weight in weights.items()))
 
@@ -135,10 +135,11 @@ def train_machine(model: TokenModel) -> RewardMachine:
 def optimal_value(
     model: TokenModel, *, kl_coef: float = 0.0, limit: int = MAX_PREFIXES, reference: Policy | None = None
 ) -> float | None:
-    """Return the largest expected pay, less ``kl_coef`` times the KL, of any policy; None where nothing is exact.
+    """Return the largest training return minus ``kl_coef`` times the KL of any policy; None if it cannot be exact.
 
-    Only what is paid counts: where that is machines, no other source stands in the way. ``reference`` is whom the KL is
-    to, the task's own if None; another one is asked for all completions, so there must not be more than ``limit`` prefixes.
+    Only sources of the training reward count: if they are machines, other sources may be anything. ``reference`` is
+    the policy that the KL is to, the task's if None. Another one is evaluated on all completions: more than ``limit``
+    prefixes give None.
     """
     weights = train_weights(model.composition)
     if reference is not None and kl_coef > 0:

@@ -1,4 +1,4 @@
-"""Gold against KL: what happens to the truth while a proxy is optimised ever harder, exactly.
+"""Gold against KL: the exact gold of the KL-regularized optima of a proxy as kl_coef falls.
 
 Source: Gao, Schulman and Hilton 2022, "Scaling Laws for Reward Model Overoptimization", with d = sqrt(KL) and the
 gold counted from the reference policy's. Best of n: gold = d (alpha - beta d). RL: gold = d (alpha - beta log d).
@@ -17,11 +17,11 @@ from tokenwalk.agents.exact_tokens.exact_tables import ExactTables, train_weight
 from tokenwalk.envs.arrays import BoolArray, FloatArray
 
 COEFFICIENTS = 40
-GAP = 0.01  # of the way from the reference's pay to the best, and of the best: what the last point may lack
-FIRST_KL = 0.01  # nats, or this part of the last point's KL where that is less: where the first point is
+GAP = 0.01  # the last point may be below the optimum by this share of it and of its distance to the reference
+FIRST_KL = 0.01  # nats, or this share of the optimum's KL where that is less: the first point
 PEAK_TOLERANCE = 1e-3  # of the peak's kl_coef, relative
 KL_TOLERANCE = 1e-9  # of the KL at which the best gold is read, relative
-NEAR_ZERO = 0.1  # of the largest d: a fit leaves out what is below
+NEAR_ZERO = 0.1  # of the largest d: a fit leaves out smaller d
 MAX_STEPS = 200
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -31,9 +31,9 @@ class Peak:
     """Where the gold is largest along a proxy's path.
 
     Attributes:
-        kl_coef: to a relative 1e-3 where it is inside the path; an end of the path where the gold only rises or falls.
+        kl_coef: to a relative 1e-3 inside the path; an end of the path if the gold only rises or falls.
         kl: in nats.
-        gold: there.
+        gold: of this point.
     """
 
     kl_coef: float
@@ -43,19 +43,19 @@ class Peak:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """The exact KL-regularised optima of a proxy, by falling ``kl_coef`` and so by rising KL; n points.
+    """The exact KL-regularized optima of a proxy, by falling ``kl_coef`` and so by rising KL; n points.
 
     Attributes:
         kl_coef: float64 [n], geometrically spaced, and closer around the gold's peak.
         kl: float64 [n], of each optimum to the reference policy, in nats.
-        proxy: float64 [n], what each is paid.
-        gold: float64 [n], what it truly earns.
-        best_gold: float64 [n], the most that any policy of no larger KL truly earns.
+        proxy: float64 [n], the training return of each.
+        gold: float64 [n], its gold return.
+        best_gold: float64 [n], the largest gold return of any policy of no larger KL.
         spaced: bool [n], which points are of the geometric spacing; the others locate the peak.
         peak: of the gold.
-        proxy_optimum: the most that any policy is paid.
-        reference_proxy: what the reference policy is paid.
-        reference_gold: what it truly earns.
+        proxy_optimum: the largest training return of any policy.
+        reference_proxy: the training return of the reference policy.
+        reference_gold: its gold return.
     """
 
     kl_coef: FloatArray
@@ -93,19 +93,19 @@ class _Point:
 
     kl_coef: float
     kl: float
-    paid: float
+    return_: float
     gold: float
 
 
 class _Path:
-    """The exact regularised optima of the channels of ``weights``, each worked out once."""
+    """The exact regularized optima of the channels of ``weights``, each computed once."""
 
     def __init__(self, tables: ExactTables, weights: Mapping[str, float]) -> None:
         self.mdp, self.weights = tables.mdp, weights
         self._known: dict[float, _Point] = {}
 
     def at(self, kl_coef: float) -> _Point:
-        """Return the optimum at ``kl_coef``; at 0 that of the pay alone, at infinity the reference policy."""
+        """Return the optimum at ``kl_coef``; at 0 that of the return alone, at infinity the reference policy."""
         if kl_coef not in self._known:
             policy = (
                 solve(self.mdp, self.weights, discount=1.0, kl_coef=kl_coef).policy
@@ -118,10 +118,10 @@ class _Path:
         return self._known[kl_coef]
 
     def with_kl(self, kl: float) -> _Point:
-        """Return the point of that ``kl`` (to a relative 1e-9), or the end of the path where that is nearer than it.
+        """Return the point of that ``kl`` (to a relative 1e-9), or the end of the path if its KL is smaller.
 
-        The KL falls as kl_coef rises, so two points enclose it. Halving the logarithm of kl_coef takes turns with the
-        secant of log KL, which the path is nearly linear in.
+        The KL falls as kl_coef rises, so two points enclose it. Bisection of log kl_coef alternates with the
+        secant method for log KL, which is nearly linear in log kl_coef.
 
         Raises:
             NotConvergedError: the point was not found in 200 steps.
@@ -158,25 +158,25 @@ class _Path:
 def trace_frontier(
     tables: ExactTables, weights: Mapping[str, float] | None = None, *, best_gold: bool = True
 ) -> Frontier:
-    """Return what becomes of the gold while ``weights`` (channel -> weight; what is paid if None) are optimised.
+    """Return the gold of the optima of ``weights`` (channel -> weight; the training reward if None) as kl_coef falls.
 
-    The path begins near the reference policy and ends where 99 % of the way to the best pay is gone. Without
-    ``best_gold``, which takes most of the time, that is NaN.
+    The path begins near the reference policy and ends at 99 % of the way to the optimal return. Without
+    ``best_gold``, which takes most of the time, that array is NaN.
 
     Raises:
-        ValueError: unknown weights, or a pay that no policy can raise above the reference's.
+        ValueError: unknown weights, or a return that no policy can raise above the reference's.
         NotConvergedError: as ``solve``.
     """
     weights = train_weights(tables.model.composition) if weights is None else weights
     path, truth = _Path(tables, weights), _Path(tables, {"gold": 1.0})
     best, reference = path.at(0.0), path.at(np.inf)
-    if not best.paid > reference.paid:
+    if not best.return_ > reference.return_:
         raise ValueError(
-            f"no policy is paid more than the reference's {reference.paid}: there is no path to draw"
+            f"no policy has a larger return than the reference's {reference.return_}: there is no path to trace"
         )
-    lack = GAP * min(best.paid - reference.paid, abs(best.paid) or np.inf)
+    lack = GAP * min(best.return_ - reference.return_, abs(best.return_) or np.inf)
     last = 1.0
-    while best.paid - path.at(last).paid > lack:
+    while best.return_ - path.at(last).return_ > lack:
         last /= 2.0
     first = path.with_kl(min(FIRST_KL, FIRST_KL * best.kl)).kl_coef
     spaced = np.geomspace(first, last, COEFFICIENTS)
@@ -190,13 +190,13 @@ def trace_frontier(
     return Frontier(
         kl_coef=np.array([point.kl_coef for point in path_points]),
         kl=np.array([point.kl for point in path_points]),
-        proxy=np.array([point.paid for point in path_points]),
+        proxy=np.array([point.return_ for point in path_points]),
         gold=np.array([point.gold for point in path_points]),
         best_gold=np.array([truth.with_kl(point.kl).gold if best_gold else np.nan for point in path_points]),
         spaced=np.array([is_spaced for _, is_spaced in every]),
         peak=Peak(peak.kl_coef, peak.kl, peak.gold),
-        proxy_optimum=best.paid,
-        reference_proxy=reference.paid,
+        proxy_optimum=best.return_,
+        reference_proxy=reference.return_,
         reference_gold=reference.gold,
     )
 
@@ -243,7 +243,7 @@ def _fit(
     falls: Callable[[FloatArray], FloatArray],
     peak_kl: Callable[[float, float], float],
 ) -> Fit:
-    """Fit gained = d (alpha - beta falls(d)), linear in alpha and beta, leaving out what is near d = 0.
+    """Fit gained = d (alpha - beta falls(d)), linear in alpha and beta, without the points of d below 0.1 of the largest.
 
     Raises:
         ValueError: fewer than 3 points to fit.

@@ -1,4 +1,4 @@
-"""How well a proxy agrees with gold over completions, and where it is worst: order, correlation, exploits.
+"""How well a proxy agrees with gold over completions: order, correlation, the worst exploit.
 
 Every function takes completions of one task as columns [B]: the number of the prompt, the probability under the
 reference policy (of prompt and completion together), gold, proxy. Over all completions the figures are exact, over a
@@ -9,18 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokenwalk.agents.exact.bellman import TIE_TOLERANCE
 from tokenwalk.envs.arrays import FloatArray, IntArray
-
-TIE_TOLERANCE = 1e-9  # of the largest absolute value: what differs by less is a tie
 
 
 @dataclass(frozen=True)
 class Exploit:
-    """A completion that the proxy overpays.
+    """A completion whose proxy exceeds its gold.
 
     Attributes:
-        row: which one.
-        proxy, gold: what it is paid and what it is worth.
+        row: its index.
+        proxy, gold: its proxy and gold return.
     """
 
     row: int
@@ -31,8 +30,8 @@ class Exploit:
 def pair_accuracy(prompt: IntArray, weight: FloatArray, gold: FloatArray, proxy: FloatArray) -> float | None:
     """Return the share of pairs that the proxy orders as gold does; None where gold ties all of them.
 
-    A pair is two completions of the same prompt, drawn independently, that gold does not tie; a tie of the proxy
-    counts half. Prompts count by how probable such a pair of theirs is.
+    A pair is two completions of the same prompt, sampled independently, that gold does not tie. A tie of the proxy
+    counts half. A prompt is weighted by the probability of such a pair.
     """
     right = total = 0.0
     for one in np.unique(prompt):
@@ -45,7 +44,7 @@ def pair_accuracy(prompt: IntArray, weight: FloatArray, gold: FloatArray, proxy:
 
 
 def _ordered(weight: FloatArray, gold: IntArray, proxy: IntArray) -> tuple[float, float]:
-    """Return the probability that two draws are ordered alike by both levels [B], and that gold does not tie them."""
+    """Return the probability that two samples are ordered alike by both levels [B], and that gold does not tie them."""
     order = np.argsort(proxy, kind="stable")
     weight, gold, proxy = weight[order], gold[order], proxy[order]
     first, last = np.searchsorted(proxy, proxy, "left"), np.searchsorted(proxy, proxy, "right")
@@ -81,12 +80,12 @@ def correlation(weight: FloatArray, gold: FloatArray, proxy: FloatArray) -> floa
 def mean_and_std(weight: FloatArray, values: FloatArray) -> tuple[float, float]:
     """Return the mean and the standard deviation of ``values`` under ``weight``, which need not sum to 1.
 
-    A spread that is rounding is 0.
+    A standard deviation within rounding is 0.
     """
     share = weight / weight.sum()
     mean = float(share @ values)
-    spread = float(np.sqrt(share @ (values - mean) ** 2))
-    return mean, spread if spread > TIE_TOLERANCE * np.abs(values).max(initial=0.0) else 0.0
+    std = float(np.sqrt(share @ (values - mean) ** 2))
+    return mean, std if std > TIE_TOLERANCE * np.abs(values).max(initial=0.0) else 0.0
 
 
 def worst_exploit(gold: FloatArray, proxy: FloatArray) -> Exploit:
@@ -96,9 +95,9 @@ def worst_exploit(gold: FloatArray, proxy: FloatArray) -> Exploit:
 
 
 def gold_of_argmax(prompt: IntArray, weight: FloatArray, gold: FloatArray, proxy: FloatArray) -> float:
-    """Return the gold of the completions that the proxy pays most, over prompts by their weights.
+    """Return the gold of the completions of the largest proxy, over prompts by their weights.
 
-    Ties are split per completion, in proportion to the reference policy; where it writes none of them, evenly.
+    Ties are split per completion, in proportion to the reference policy, or evenly where it gives all of them 0.
     """
     total = 0.0
     for one in np.unique(prompt):

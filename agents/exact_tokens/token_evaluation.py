@@ -1,14 +1,15 @@
-"""Any policy over tokens, evaluated: exactly where its tables or its prefix tree allow it, else by sampling."""
+"""Evaluation of any policy over tokens: exact where its tables or prefix tree are small enough, else by sampling."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log, sqrt
+from math import log
 from typing import Literal
 
 import numpy as np
 
 from tokenwalk.agents.exact.dynamic_programming import check_coefficients
 from tokenwalk.agents.exact.evaluation import DOMINANCE_TOLERANCE, DominanceError, evaluate
+from tokenwalk.agents.exact.intervals import NORMAL_95, NORMAL_9999, half_width
 from tokenwalk.agents.exact_tokens.completions import (
     MAX_PREFIXES,
     Completions,
@@ -26,31 +27,34 @@ from tokenwalk.envs.tabular import TabularMDP, check_size
 from tokenwalk.envs.token_model import TokenModel
 
 SAMPLES = 10_000
-SHOWN, ALARM = 0.05, 0.0001  # what may lie outside the interval that is shown, and outside that of an alarm
-DEVIATIONS = {SHOWN: 1.959964, ALARM: 3.890592}  # of a normal distribution, on both sides together
+SHOWN, ALARM = (
+    0.05,
+    0.0001,
+)  # probability outside the reported interval, and outside that of ``DominanceError``
+QUANTILES = {SHOWN: NORMAL_95, ALARM: NORMAL_9999}
 
 
 @dataclass(frozen=True)
 class TokenEvaluation:
-    """What a policy earns, over prompts by their weights; every figure is of whole completions, undiscounted.
+    """Returns, KL and entropy of a policy, over prompts by their weights; of whole completions, undiscounted.
 
     Attributes:
         method: "product" and "tree" are exact, "monte carlo" is an estimate.
-        paid: the weighted sum of what is paid.
+        return_: the training return, the weighted sum of the trained sources.
         returns: of each source by name, unweighted.
-        kl: to the task's reference policy, or whom ``evaluate_tokens`` was given, in nats; infinite where the policy
-            writes what that never writes.
+        kl: to the task's reference policy, or to the ``reference`` of ``evaluate_tokens``, in nats; infinite where the
+            reference gives a completion of the policy probability 0.
         entropy: of the completions, given their prompts, in nats.
         length: tokens, ``<eos>`` included.
         kl_coef: as asked.
-        optimum: the largest ``regularized_return`` of any policy, exact; None where it is not known.
-        size: the states of the product, the completions of the tree, or the draws.
-        intervals: 95 % intervals of an estimate, by the names of the figures ("reward/NAME" for the sources); empty
-            where the figures are exact.
+        optimum: the largest ``regularized_return`` of any policy, exact; None if it is not known.
+        size: the states of the product, the completions of the tree, or the samples.
+        intervals: 95 % intervals of an estimate: "return", "regularized_return", "kl", "entropy", "length", "regret",
+            and "reward/NAME" of each source; empty if the figures are exact.
     """
 
     method: Literal["product", "tree", "monte carlo"]
-    paid: float
+    return_: float
     returns: Mapping[str, float]
     kl: float
     entropy: float
@@ -67,7 +71,7 @@ class TokenEvaluation:
 
     @property
     def gold(self) -> float:
-        """Return the true return."""
+        """Return the gold return."""
         return self.returns["gold"]
 
     @property
@@ -77,8 +81,8 @@ class TokenEvaluation:
 
     @property
     def regularized_return(self) -> float:
-        """Return what is paid, less ``kl_coef`` times the KL."""
-        return self.paid - self.kl_coef * self.kl if self.kl_coef > 0 else self.paid
+        """Return the training return minus ``kl_coef`` times the KL."""
+        return self.return_ - self.kl_coef * self.kl if self.kl_coef > 0 else self.return_
 
     @property
     def regret(self) -> float | None:
@@ -100,21 +104,21 @@ def evaluate_tokens(
     """Return every figure of ``policy``, in the first of three ways that is possible.
 
     On the product of the policy's automaton and the machines, where it has one and every source is a machine; on
-    the prefix tree, leaving out what the policy never writes, up to ``limit`` prefixes; else by Monte Carlo.
+    the prefix tree of the policy's completions, up to ``limit`` prefixes; else by Monte Carlo.
 
     Args:
         model: the task and its sources: ``env.unwrapped.model``.
         policy: see ``Policy``.
-        kl_coef: the weight of the KL in the regularised return.
-        optimum: as ``optimal_value`` gave it for the same model and ``kl_coef``; None: it is worked out here.
-        reference: whom the KL is to; the task's own reference policy if None.
+        kl_coef: the weight of the KL in the regularized return.
+        optimum: ``optimal_value`` of the same model and ``kl_coef``; None: it is computed here.
+        reference: the policy that the KL is to; the task's reference policy if None.
         limit: prefixes, complete ones included, of a tree.
-        samples: completions to draw where neither is possible, 2 or more.
-        rng: what they are drawn from; ``np.random.default_rng(0)`` if None.
+        samples: completions to sample where neither is possible, 2 or more.
+        rng: of the samples; ``np.random.default_rng(0)`` if None.
 
     Raises:
-        ValueError: a policy that is none, or a ``kl_coef``, ``limit`` or ``samples`` out of range.
-        SourceContractError: a source that returned what it must not.
+        ValueError: invalid probabilities, or a ``kl_coef``, ``limit`` or ``samples`` out of range.
+        SourceContractError: a source that returned invalid rewards.
         DominanceError: the policy was evaluated above the optimum (an estimate: with its whole 99.99 % interval).
     """
     check_coefficients(1.0, kl_coef)
@@ -139,7 +143,7 @@ def evaluate_tokens(
 def _on_product(
     model: TokenModel, policy: AutomatonPolicy, kl_coef: float, optimum: float | None
 ) -> TokenEvaluation:
-    """Return the figures of a policy whose states run beside those of the machines."""
+    """Return the figures of an automaton policy, over the product of its states and those of the machines."""
     reference = model.task.reference
     joint = product(
         [model.next_state, reference.next_context, policy.next_state],
@@ -153,7 +157,7 @@ def _on_product(
             np.repeat(state, shape[1]),
             np.tile(np.arange(shape[1]), shape[0]),
             np.full(shape[0] * shape[1], at_horizon),
-        ).ledger
+        ).reward_terms
         for at_horizon in (False, True)
     )
     columns = {one.name: model.logged[f"reward/{one.name}"] for one in model.composition.sources}
@@ -177,9 +181,18 @@ def _on_product(
         horizon_terminates=True,
     )
     found = evaluate(mdp, policy.table[:, own])
-    paid = found.value(train_weights(model.composition))
+    return_ = found.value(train_weights(model.composition))
     return TokenEvaluation(
-        "product", paid, found.returns, found.kl, found.entropy, found.length, kl_coef, optimum, shape[0], {}
+        "product",
+        return_,
+        found.returns,
+        found.kl,
+        found.entropy,
+        found.length,
+        kl_coef,
+        optimum,
+        shape[0],
+        {},
     )
 
 
@@ -187,7 +200,7 @@ def _figures(model: TokenModel, completions: Completions) -> dict[str, FloatArra
     """Return every figure of each completion, float64 [B]; their expectations are those of the policy."""
     scores = completions.scores(model.task, model.composition.sources)
     return {
-        "paid": model.composition.paid(model.composition.weighted(scores)),
+        "return": model.composition.train_reward(model.composition.weighted(scores)),
         "kl": completions.log_prob - completions.log_reference,
         "entropy": -completions.log_prob,
         "length": completions.length.astype(np.float64),
@@ -198,9 +211,9 @@ def _figures(model: TokenModel, completions: Completions) -> dict[str, FloatArra
 def _on_tree(
     model: TokenModel, completions: Completions, kl_coef: float, optimum: float | None
 ) -> TokenEvaluation:
-    """Return the figures of a policy from all the completions that it writes."""
+    """Return the figures of a policy from all of its completions."""
     weight = completions.weights(model.task)
-    seen = weight > 0  # a probability that underflowed must not meet an infinite KL
+    seen = weight > 0  # a probability that underflowed to 0, times an infinite KL, is NaN
     means = {
         name: float(weight[seen] @ values[seen]) for name, values in _figures(model, completions).items()
     }
@@ -216,21 +229,21 @@ def _by_sampling(
     rng: np.random.Generator,
     reference: Policy | None,
 ) -> TokenEvaluation:
-    """Return the figures of a policy estimated from completions that are drawn from it, with intervals."""
+    """Return the figures of a policy estimated from samples of it, with intervals."""
     if samples < 2:
         raise ValueError(f"samples is {samples}: an interval needs 2 or more")
-    drawn = against(model.task, reference, sample_completions(model.task, policy, samples, rng))
-    figures = _figures(model, drawn)
+    sampled = against(model.task, reference, sample_completions(model.task, policy, samples, rng))
+    figures = _figures(model, sampled)
     means = {name: float(values.mean()) for name, values in figures.items()}
     ranges = {f"reward/{one.name}": _range(one, model.task.horizon) for one in model.composition.sources}
     ends = [
         sorted(weight * end for end in ranges[f"reward/{one.name}"])
         for one, weight in model.composition.train
     ]
-    ranges["paid"] = sum(low for low, _ in ends), sum(high for _, high in ends)
-    figures["regularized_return"] = figures["paid"] - (kl_coef * figures["kl"] if kl_coef > 0 else 0.0)
+    ranges["return"] = sum(low for low, _ in ends), sum(high for _, high in ends)
+    figures["regularized_return"] = figures["return"] - (kl_coef * figures["kl"] if kl_coef > 0 else 0.0)
     if kl_coef == 0:
-        ranges["regularized_return"] = ranges["paid"]
+        ranges["regularized_return"] = ranges["return"]
     intervals = {name: _interval(values, SHOWN, ranges.get(name)) for name, values in figures.items()}
     if optimum is not None:
         low, high = intervals["regularized_return"]
@@ -243,26 +256,25 @@ def _by_sampling(
 
 
 def _range(source: Source, horizon: int) -> tuple[float, float]:
-    """Return what the sum of the source's scores over a completion lies between."""
-    times = 1 if source.paid == "end" else horizon
+    """Return the bounds of the sum of the source's scores over a completion."""
+    times = 1 if source.timing == "end" else horizon
     return min(source.low, source.low * times), max(source.high, source.high * times)
 
 
 def _interval(values: FloatArray, outside: float, span: tuple[float, float] | None) -> tuple[float, float]:
     """Return the interval of the mean of ``values`` [n] that misses it with probability ``outside``.
 
-    Where all draws agree, the normal interval is a point and would deny what was merely not drawn. There the rule of
-    three holds: what has not been seen in n draws has a probability below log(1 / outside) / n, and may have
-    carried the return to either end of its ``span``.
+    If all samples agree, the normal interval is a point, although unseen completions may differ. Then the rule of three
+    is used: an event not seen in n samples has a probability below log(1 / outside) / n, and may have a return at
+    either end of ``span``.
     """
     mean = float(values.mean())
     if not np.isfinite(mean):
         return mean, mean
-    deviation = float(values.std(ddof=1))
-    if deviation == 0 and span is not None:
+    half = half_width(values, QUANTILES[outside])
+    if half == 0 and span is not None:
         unseen = min(1.0, -log(outside) / len(values))
         return mean - unseen * (mean - span[0]), mean + unseen * (span[1] - mean)
-    half = DEVIATIONS[outside] * deviation / sqrt(len(values))
     return mean - half, mean + half
 
 
@@ -279,7 +291,7 @@ def _result(
     returns = {one.name: means[f"reward/{one.name}"] for one in model.composition.sources}
     kl, entropy, length = (means[name] for name in ("kl", "entropy", "length"))
     return TokenEvaluation(
-        method, means["paid"], returns, kl, entropy, length, kl_coef, optimum, size, intervals
+        method, means["return"], returns, kl, entropy, length, kl_coef, optimum, size, intervals
     )
 
 

@@ -1,4 +1,4 @@
-"""Policies over tokens: what they are asked, and those that know a prefix by the state of an automaton."""
+"""Policies over tokens: their protocol, and those that are automata."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -15,41 +15,41 @@ from tokenwalk.envs.rewards.source import TokenBatch, states_after
 from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel
 
-ROWS_AT_ONCE = 4_096  # prefixes that a policy is asked about in one call
+ROWS_AT_ONCE = 4_096  # prefixes in one call of a policy
 
 
 class Policy(Protocol):
-    """Whatever writes: a table, a network, the exact optimum. It is asked about unfinished prefixes only."""
+    """A policy over tokens: a table, a network, the exact optimum. It is called with unfinished prefixes only."""
 
     def log_probs(self, batch: TokenBatch) -> npt.NDArray[np.floating]:
         """Return the natural log-probability of each token after each prefix, [B, V].
 
-        A row sums to 1 in probability. What is never written is -inf: a greedy policy has one 0.
+        The probabilities of a row sum to 1. A token of probability 0 is -inf: a row of a greedy policy has one 0.
         """
 
 
 @runtime_checkable
-class FastWriter(Policy, Protocol):
-    """A policy that writes whole completions faster than it can be asked prefix by prefix."""
+class FastSampler(Policy, Protocol):
+    """A policy that samples whole completions faster than token by token."""
 
-    def draw(
+    def sample(
         self, task: Task, count: int, rng: np.random.Generator
     ) -> tuple[IntArray, TokenArray, FloatArray]:
-        """Return ``count`` independent completions, each after a prompt drawn by its weight.
+        """Return ``count`` independent completions, each after a prompt sampled by its weight.
 
-        The number of each prompt, int64 [B]; tokens, integers [B, H], padded with V; the natural log-probability of each
+        The index of each prompt, int64 [B]; tokens, integers [B, H], padded with V; the natural log-probability of each
         completion, float64 [B].
         """
 
 
 @dataclass(frozen=True, eq=False)
 class AutomatonPolicy:
-    """A policy that knows the tokens so far by their number and by one of S states.
+    """A policy whose input is the number of tokens so far and one of S states.
 
     Attributes:
-        next_state: int64 [S, V]. After ``<eos>``, token V - 1, it is never read.
+        next_state: int64 [S, V]. The column of ``<eos>``, token V - 1, is never read.
         start: int64 [1], or [N] with one state per prompt.
-        table: float64 [H or 1, S, V], the probability of each token; a single one serves every step.
+        table: float64 [H or 1, S, V], the probability of each token; one table is used at every step.
         prompts: integers [N, P], the task's.
     """
 
@@ -102,13 +102,13 @@ def ask(policy: Policy, batch: TokenBatch, allowed: BoolArray) -> FloatArray:
     """Return the probability of each token after each prefix, float64 [B, V], in rows that sum to 1.
 
     Args:
-        policy: is asked about at most 4,096 prefixes at once.
+        policy: called with at most 4,096 prefixes at once.
         batch: unfinished prefixes.
-        allowed: bool [B, V], the tokens that may be taken.
+        allowed: bool [B, V], the allowed tokens.
 
     Raises:
         ValueError: another shape, a row that does not sum to 1 within 1e-5 (or holds a NaN), or probability on
-            a token that may not be taken.
+            a token that is not allowed.
     """
     probability = np.empty(allowed.shape)
     for first in range(0, len(allowed), ROWS_AT_ONCE):
@@ -121,19 +121,19 @@ def ask(policy: Policy, batch: TokenBatch, allowed: BoolArray) -> FloatArray:
     if not (sound := np.abs(total - 1) <= SUM_TOLERANCE).all():  # a NaN is not sound either
         row = int(sound.argmin())
         raise ValueError(
-            f"the policy's probabilities after the tokens {_written(batch, row)} sum to {total[row]}: "
+            f"the policy's probabilities after the tokens {_tokens(batch, row)} sum to {total[row]}: "
             "give natural log-probabilities of a row that sums to 1"
         )
     if (stray := (probability > 0) & ~allowed).any():
         row, token = np.argwhere(stray)[0]
         raise ValueError(
             f"the policy gives {probability[row, token]} to token {token} after the tokens "
-            f"{_written(batch, row)}, where it is masked: give it -inf"
+            f"{_tokens(batch, row)}, where it is masked: give it -inf"
         )
     return np.asarray(probability / total[:, None])
 
 
-def _written(batch: TokenBatch, row: int) -> list[int]:
+def _tokens(batch: TokenBatch, row: int) -> list[int]:
     """Return the tokens of one prefix, for an error."""
     tokens: list[int] = batch.completion[row][: int(batch.length[row])].tolist()
     return tokens

@@ -1,4 +1,4 @@
-"""REINFORCE, RLOO, GRPO, PPO and fine-tuning of a language model, as learners: where it begins, and what it is worth."""
+"""REINFORCE, RLOO, GRPO, PPO and fine-tuning of a language model, as learners: where it begins, and its figures."""
 
 import copy
 import json
@@ -33,9 +33,9 @@ from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel, compose
 
 START_FILE = "start.safetensors"
-LIVE_PREFIXES = 20_000  # of a tree that is evaluated along the way; above, LIVE_SAMPLES are drawn
+LIVE_PREFIXES = 20_000  # of a tree that is evaluated along the way; above it LIVE_SAMPLES are taken
 LIVE_SAMPLES = 1_000
-LOOKS = 20  # at a fine-tuning
+EVALUATIONS = 20  # evaluations of a fine-tuning
 PRETRAINING = "train/pretraining_loss"
 
 
@@ -46,7 +46,7 @@ class LanguageLearner:
         agent: a name of ``policy_gradient.config.AGENTS``.
         problem: a token task.
         config: the agent's.
-        seed: of the model, of what it writes, and of an estimate.
+        seed: of the model, of its samples, and of an estimate.
         threads: of torch.
         folder: of a run that holds the trained model; None: it begins anew.
 
@@ -75,13 +75,13 @@ class LanguageLearner:
         agent, problem, config = setup.base or setup.agent, setup.problem, setup.config
         if problem.tokens is None:
             raise ValueError(
-                f"{agent} writes tokens and {problem.env_id} is no token task: see tokenwalk envs"
+                f"{agent} generates tokens and {problem.env_id} is no token task: see tokenwalk envs"
             )
         if problem.env_args.get("observation", "tokens") != "tokens":
             raise ValueError(f"{agent} reads tokens: leave --observation out")
         if agent == "sft" and any(problem.names.values()):
             raise ValueError(
-                "sft learns texts that are good by gold, whatever is paid: leave --reward and --shaping out"
+                "sft learns texts that are good by gold, whatever the training reward is: leave --reward and --shaping out"
             )
         check_groups(agent, config)
         torch.set_num_threads(setup.threads)
@@ -122,7 +122,7 @@ class LanguageLearner:
         return TokenPolicy(self.lm, self._kl_penalty)
 
     def learn(self, steps: int, report: Report) -> None:
-        """Write, or read, ``steps`` tokens and learn; ``report`` gets the score before the first and now and then."""
+        """Generate, or read, ``steps`` tokens and learn; ``report`` gets the score before the first and now and then."""
         report(0, {})
         if self._lm is None:
             self._lm = begin(
@@ -146,9 +146,9 @@ class LanguageLearner:
         agent: Any = self._agent
         learner = self._trainer(lm, self._env.model, agent, self._config, seed=self._seed)
 
-        def on_update(written: int, figures: Mapping[str, float]) -> None:
-            self.steps = written
-            report(written, figures)
+        def on_update(generated: int, figures: Mapping[str, float]) -> None:
+            self.steps = generated
+            report(generated, figures)
 
         learner.learn(steps, on_update, lambda: self._evaluate_now().as_metrics())
 
@@ -163,7 +163,7 @@ class LanguageLearner:
         )
 
     def _fine_tune(self, config: FineTuningConfig, steps: int, report: Report) -> None:
-        """Learn from samples of the best policy by gold at the config's price of a nat."""
+        """Learn from samples of the best policy by gold for the kl_coef of the config."""
         texts = sample_completions(
             self._task,
             best_by_gold(self._task, config.kl_coef),
@@ -176,19 +176,19 @@ class LanguageLearner:
             updates=updates,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
-            evaluate_every=max(1, updates // LOOKS),
+            evaluate_every=max(1, updates // EVALUATIONS),
             seed=self._seed,
         )
-        looked: dict[str, float] = {}
+        evaluated: dict[str, float] = {}
 
         def on_progress(update: int, figures: Mapping[str, float]) -> None:
             self.steps = round(update * per_update)
             seen = {tag.replace("eval/loss", "train/held_out_loss"): value for tag, value in figures.items()}
-            report(self.steps, {**seen, **looked})
-            looked.clear()
+            report(self.steps, {**seen, **evaluated})
+            evaluated.clear()
 
         def on_evaluation(_number: int, _lm: TokenLM) -> None:
-            looked.update(self._evaluate_now().as_metrics())
+            evaluated.update(self._evaluate_now().as_metrics())
 
         if steps == 0:
             return
@@ -205,7 +205,7 @@ class LanguageLearner:
         trained.raise_if_interrupted()
 
     def set_weight(self, name: str, weight: float) -> None:
-        """Give the paid source ``name`` another weight from the next update on."""
+        """Give the reward component ``name`` another weight from the next update on."""
         self._weights[name] = weight
         if self._env is not None:
             self._env.set_weight(name, weight)
@@ -254,7 +254,7 @@ def begin(
     seed: int,
     on_progress: OnProgress | None = None,
 ) -> TokenLM:
-    """Return a model of the reference policy: given to it where that draws tokens independently, else pre-trained."""
+    """Return a model of the reference policy: given to it where that samples tokens independently, else pre-trained."""
     if is_independent(task):
         lm = reference_lm(task, config.network, seed)
         lm.network.to(device)
@@ -269,7 +269,7 @@ def begin(
 
 
 def best_by_gold(task: Task, kl_coef: float) -> Policy:
-    """Return the policy that is best by gold at that price of a nat, exactly.
+    """Return the policy that is best by gold for that kl_coef, exactly.
 
     Raises:
         TreeTooLargeError: a gold that is no machine, and too many completions.

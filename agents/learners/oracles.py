@@ -54,11 +54,11 @@ class RandomLearner:
         return PlayedPolicy(partial(RandomActor, int(space.n), start=int(space.start)))
 
     def save(self, folder: Path) -> None:
-        """Write nothing: chance has no parameters."""
+        """Write nothing: it has no parameters."""
 
 
 class ExactLearner:
-    """The optimum of what is paid, over the environment's own horizon (infinite and discounted where it has none)."""
+    """The optimum of the training reward, over the environment's own horizon (infinite and discounted where it has none)."""
 
     runs, can_resume, steps = 1, False, 0
 

@@ -1,4 +1,4 @@
-"""What each source paid while an agent learned, episode by episode."""
+"""The sum of each reward term while an agent learns, episode by episode."""
 
 from collections import deque
 from collections.abc import Iterable

@@ -51,7 +51,7 @@ class SB3Learner:
 
     @property
     def steps(self) -> int:
-        """Return the steps taken, of all lanes together."""
+        """Return the steps taken, of all sub-environments together."""
         return int(self._model.num_timesteps)
 
     def learn(self, steps: int, report: Report) -> None:
@@ -67,7 +67,7 @@ class SB3Learner:
             )
 
     def set_weight(self, name: str, weight: float) -> None:
-        """Give the paid source ``name`` another weight in all lanes."""
+        """Give the reward component ``name`` another weight in all sub-environments."""
         self._model.env.unwrapped.vector_env.unwrapped.set_weight(name, weight)  # type: ignore[union-attr]
 
     def _evaluate(self, model: Any) -> Mapping[str, float]:

@@ -22,7 +22,7 @@ from tokenwalk.envs.tabular import TabularMDP
 
 AGENT_FILE = "agent.npz"
 _LARGE = 50_000  # entries of a table whose exact evaluation is no longer free: fewer along the way
-PIECES = 50  # in which an agent that steps its environment learns: weights change, and it is looked at, between them
+PIECES = 50  # in which an agent that steps its environment learns: weights change, and it is evaluated, between them
 
 
 class TabularLearner:
@@ -41,7 +41,7 @@ class TabularLearner:
 
     @classmethod
     def build(cls, setup: Setup) -> "TabularLearner":
-        """Return a learner that knows nothing: 16 runs by default over tables, else 1."""
+        """Return a fresh learner: 16 runs by default over tables, else 1."""
         problem, config, runs, seed = setup.problem, setup.config, setup.runs, setup.seed
         walk = find_walk(problem, config)
         if walk is not None:
@@ -84,7 +84,7 @@ class TabularLearner:
             report(self.steps, {**self._agent.metrics(), **found.as_metrics(), **found.terms})
 
     def set_weight(self, name: str, weight: float) -> None:
-        """Give the paid source ``name`` another weight in every environment that is stepped."""
+        """Give the reward component ``name`` another weight in every environment that is stepped."""
         for env in self._envs:
             env.unwrapped.set_weight(name, weight)  # type: ignore[attr-defined]
 
@@ -113,7 +113,7 @@ class Walk:
     """The tables that a tabular agent walks.
 
     Attributes:
-        mdp: the tables. weights: channel -> weight of what they pay.
+        mdp: the tables. weights: channel -> weight of their rewards.
         label: int64 [S], which of their states each state of the problem's own tables is; None where they are the same.
     """
 
@@ -131,14 +131,14 @@ def find_walk(problem: Problem, config: QLearningConfig) -> Walk | None:
     hidden = problem.shaped and not problem.tokens.composition.shaping
     if hidden or problem.annealed or problem.env_args.get("observation") == "tokens":
         return None  # what is added, or changes while the agent learns, is in no table
-    # Soft Q-learning pays its KL to the reference policy, so it has to see what that one sees.
+    # Soft Q-learning has a KL penalty to the reference policy, so it has to see what that one sees.
     mdp, label = problem.tokens.machine_tables(with_contexts=config.backup == "soft-q")
     return Walk(mdp, problem.tokens.walk_weights, label)
 
 
 @dataclass(frozen=True)
 class RowsPolicy:
-    """The greedy policy of a tabular agent on token ids; a text that it never met is ended."""
+    """The greedy policy of a tabular agent on token ids; an unseen text is ended."""
 
     agent: QLearning
     run: int

@@ -1,1 +1,1 @@
-"""A language model trained by reward: REINFORCE, RLOO, GRPO, PPO, with the KL to a reference where it is wanted."""
+"""A language model trained by reward: REINFORCE, RLOO, GRPO, PPO, with a KL penalty to a reference policy."""

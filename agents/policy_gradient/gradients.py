@@ -1,7 +1,9 @@
-"""What an estimator climbs: its expected gradient beside the exact one of J = E[reward] - kl_coef KL.
+"""The expected gradient of an estimator, compared with the exact gradient of J = E[reward] - kl_coef KL.
 
-The exact gradient is autograd's of J itself, written out over all completions. What is charged completion by completion
-has its expectation over the same completions; what compares the completions of a group is sampled, many times over.
+The exact gradient is autograd's of J itself, as a sum over all completions. An estimator that treats completions one by one
+has its expectation over the same sum. One that compares the completions of a group is sampled many times.
+
+Shape letters: B completions, P parameters.
 """
 
 import copy
@@ -17,13 +19,13 @@ from tokenwalk.agents.policy_gradient.trainer import PolicyGradient, Rollout
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A gradient beside the exact one.
+    """A gradient compared with the exact one.
 
     Attributes:
-        relative_error: the length of their difference by that of the exact one.
-        sampling_error: what of that is to be expected of an unbiased sample as large; 0 of an expectation.
+        relative_error: norm of their difference, divided by the norm of the exact one.
+        sampling_error: the relative error expected of an unbiased estimate from as many samples; 0 for an expectation.
         cosine: of the angle between them; 1 is the same direction.
-        scale: the part of it that points along the exact one, by the length of that one.
+        scale: its projection on the exact one, divided by the norm of the exact one.
     """
 
     relative_error: float
@@ -33,7 +35,7 @@ class Comparison:
 
     @property
     def bias(self) -> float:
-        """Return the relative error that sampling does not explain."""
+        """Return the part of the relative error that is not sampling error."""
         return float(max(0.0, self.relative_error**2 - self.sampling_error**2) ** 0.5)
 
 
@@ -43,7 +45,7 @@ def in_double(lm: TokenLM) -> TokenLM:
 
 
 def every_completion(learner: PolicyGradient) -> tuple[Rollout, torch.Tensor]:
-    """Return all completions that the learner's model may write as one rollout, and the probability of each, [B].
+    """Return all completions that the learner's model can generate as one rollout, and the probability of each, [B].
 
     Raises:
         TreeTooLargeError: there are too many.
@@ -59,34 +61,37 @@ def every_completion(learner: PolicyGradient) -> tuple[Rollout, torch.Tensor]:
 
 
 def exact_gradient(learner: PolicyGradient, rollout: Rollout, weight: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of J by the network's parameters, [P]; the rest is what ``every_completion`` returned."""
+    """Return the gradient of J by the network's parameters, [P]; ``every_completion`` gives the other arguments."""
     lm, coefficient = learner.lm, learner.kl_coef
     mask = lm.mask(rollout.prompt.cpu().numpy())
-    logs = lm.network.log_probs(rollout.ids, lm.first, mask).sum(dim=1)
-    probability = weight * (logs - logs.detach()).exp()  # the same number, with its gradient
-    paid = rollout.scored.reward.sum(dim=1) - coefficient * (logs - rollout.reference.sum(dim=1))
-    return flat_gradient(lm, (probability * paid).sum())
+    logs = lm.network.log_probs(rollout.ids, lm.first, mask).sum(dim=1)  # [B]
+    probability = weight * (logs - logs.detach()).exp()  # [B], the same number, with its gradient
+    value = rollout.scored.reward.sum(dim=1) - coefficient * (logs - rollout.reference.sum(dim=1))  # [B]
+    return flat_gradient(lm, (probability * value).sum())
 
 
 def expected_gradient(learner: PolicyGradient, rollout: Rollout, weight: torch.Tensor) -> torch.Tensor:
-    """Return the expectation of REINFORCE's ascent direction with the KL where the learner's config charges it, [P].
+    """Return the expectation of REINFORCE's ascent direction with the KL where the learner's config puts it, [P].
 
-    Without a baseline, of which an expectation knows nothing.
+    Without a baseline, because it does not change the expectation.
     """
     advantages = reward_to_go(learner.rewards(rollout))
     return flat_gradient(learner.lm, -(weight * learner.losses(rollout, advantages)).sum())
 
 
 def sampled_gradient(learner: PolicyGradient, updates: int) -> tuple[torch.Tensor, float]:
-    """Return the mean ascent direction of ``updates`` updates that are written and not applied, [P], and its error.
+    """Return the mean ascent direction of ``updates`` updates, none of which is applied, [P], and its error.
 
     The error is the square root of the expected squared distance of that mean from its own expectation.
     """
     total, squares = torch.zeros(()), 0.0
     for _ in range(updates):
-        rollout = learner.write()
-        advantages, targets = learner.advantages(rollout, learner.rewards(rollout))
-        found = flat_gradient(learner.lm, -learner.losses(rollout, advantages, targets).mean())
+        rollout = learner.generate()
+        rewards = learner.rewards(rollout)
+        losses = learner.losses(
+            rollout, learner.advantages(rollout, rewards), learner.targets(rollout, rewards)
+        )
+        found = flat_gradient(learner.lm, -losses.mean())
         total, squares = total + found, squares + float(found.square().sum())
     mean = total / updates
     variance = (squares / updates - float(mean.square().sum())) * updates / (updates - 1)
@@ -94,7 +99,7 @@ def sampled_gradient(learner: PolicyGradient, updates: int) -> tuple[torch.Tenso
 
 
 def compare(found: torch.Tensor, exact: torch.Tensor, error: float = 0.0) -> Comparison:
-    """Return ``found`` [P] beside ``exact`` [P]; ``error`` is what ``sampled_gradient`` says of it."""
+    """Return ``found`` [P] compared with ``exact`` [P]; ``error`` is what ``sampled_gradient`` returned beside it."""
     length = float(exact.norm())
     along = float(found @ exact) / length
     return Comparison(
@@ -106,6 +111,6 @@ def compare(found: torch.Tensor, exact: torch.Tensor, error: float = 0.0) -> Com
 
 
 def flat_gradient(lm: TokenLM, value: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of ``value`` by all of the network's parameters, one after another, [P]."""
+    """Return the gradient of ``value`` by all of the network's parameters, concatenated, [P]."""
     parts = torch.autograd.grad(value, list(lm.network.parameters()))
     return torch.cat([part.flatten() for part in parts])

@@ -1,8 +1,17 @@
-"""Losses: what is differentiated, of each completion. Pure functions of log-probabilities.
+"""Losses of each completion. Pure functions of log-probabilities.
 
-Shape letters: B completions, H tokens, V vocabulary. ``log_probs`` are of the tokens that were written, under the policy
-that learns, 0 where nothing is written; their gradients are what matters. An update takes the mean over its completions;
-weighted by their probabilities, all completions of a task give the expectation instead (``gradients``).
+What differs from the papers:
+
+1. REINFORCE and RLOO use PPO's clipped ratio too. With one epoch the ratio is 1, and its gradient is theirs exactly.
+2. The policy gradient is a sum over the tokens of a completion for REINFORCE, RLOO and PPO: PPO's paper takes a mean over
+   tokens.
+3. GRPO with "length" divides by the completion's own length, as its paper does. With "constant" (Dr. GRPO) it divides by
+   the horizon H.
+4. GRPO's paper adds k3 of each token to the loss. Here the default is k1 in the reward; see ``kl_loss`` for the others.
+
+Shape letters: B completions, H tokens, V vocabulary. ``log_probs`` are those of the generated tokens under the policy that
+is trained, and 0 after the end. An update takes the mean over its completions; ``gradients`` weights all completions of a
+task by their probabilities instead, which gives the expectation.
 """
 
 import torch
@@ -22,32 +31,36 @@ def policy_loss(
     ratio = pi / pi_old of each token. At pi = pi_old its gradient is that of -A log pi: the policy gradient itself.
 
     Args:
-        log_probs: [B, H]. old: [B, H], of the policy that wrote, without gradients.
+        log_probs: [B, H].
+        old: [B, H], of the policy that generated the completions, without gradients.
         advantages: [B, H] or [B, 1].
-        weights: [B, H], 1 for each written token, or what it is divided by; 0 where nothing is written.
-        clip: how far the ratio may go from 1.
+        weights: [B, H], what ``token_weights`` returned.
+        clip: largest distance of the ratio from 1.
 
     Source: Williams 1992 (REINFORCE); Schulman et al. 2017 (the clipped ratio).
     """
-    ratio = (log_probs - old).exp()
-    worse = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    ratio = (log_probs - old).exp()  # [B, H]
+    worse = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)  # [B, H]
     return -(worse * weights).sum(dim=1)
 
 
-def token_weights(written: torch.Tensor, normalization: str) -> torch.Tensor:
-    """Return what each token counts, [B, H]: 1 ("sum"), 1 / own length ("length"), 1 / H ("constant")."""
-    weights = written.to(torch.get_default_dtype())
+def token_weights(generated: torch.Tensor, normalization: str) -> torch.Tensor:
+    """Return the weight of each token, [B, H]: 1 ("sum"), 1 / own length ("length"), 1 / H ("constant"); 0 after the end.
+
+    ``generated`` is bool [B, H], where a token is.
+    """
+    weights = generated.to(torch.get_default_dtype())  # [B, H]
     if normalization == "length":
-        # It rotates the gradient: a long completion's tokens count less, whatever it is paid.
+        # This rotates the gradient: tokens of a long completion count less, whatever its reward.
         return weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
-    return weights / written.shape[1] if normalization == "constant" else weights
+    return weights / generated.shape[1] if normalization == "constant" else weights
 
 
 def kl_in_reward(log_ratio: torch.Tensor, placement: Placement) -> torch.Tensor:
-    """Return what is taken off each token's reward for one unit of kl_coef, [B, H]: k1 = lr, or k3 = exp(-lr) - 1 + lr.
+    """Return the penalty on each token's reward for kl_coef 1, [B, H]: k1 = lr, or k3 = exp(-lr) - 1 + lr.
 
-    ``log_ratio`` is log pi / pi_ref without gradients. k1's sum over a completion is an unbiased sample of its KL, and so
-    is the gradient that follows; k3 has the right mean and, in the reward, a wrong gradient.
+    ``log_ratio`` is lr = log pi / pi_ref, [B, H], without gradients. The sum of k1 over a completion is an unbiased sample
+    of its KL, and so is the gradient. k3 has the same mean and, in the reward, a biased gradient.
     """
     if placement == "k1-in-reward":
         return log_ratio
@@ -57,12 +70,12 @@ def kl_in_reward(log_ratio: torch.Tensor, placement: Placement) -> torch.Tensor:
 
 
 def kl_loss(log_ratio: torch.Tensor, full: torch.Tensor | None, placement: Placement) -> torch.Tensor:
-    """Return what is added to the loss for one unit of kl_coef, [B]; 0 where the KL is charged in the reward.
+    """Return the KL term of the loss for kl_coef 1, [B]; 0 where the KL is in the reward.
 
     Args:
-        log_ratio: log pi / pi_ref of the written tokens, [B, H], with gradients through pi.
-        full: of "full-loss": KL(pi(.|s) || pi_ref(.|s)) before each written token, [B, H].
-        placement: where the KL is charged; ``PLACEMENTS`` says what each really optimises.
+        log_ratio: log pi / pi_ref of the generated tokens, [B, H], with gradients through pi.
+        full: of "full-loss": KL(pi(.|s) || pi_ref(.|s)) before each generated token, [B, H].
+        placement: where the KL is; ``OPTIMIZES`` says what each placement optimizes.
     """
     if placement == "k2-loss":
         return 0.5 * log_ratio.sum(dim=1).square()

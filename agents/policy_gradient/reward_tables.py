@@ -1,7 +1,8 @@
-"""What whole completions are paid, and how likely the reference policy finds them: gathers, on the model's own device.
+"""Rewards of whole completions and their log-probabilities under the reference policy, on the model's own device.
 
-``score_tokens`` is the definition, which the tests hold this to; here the machines' tables stay where the network is, so
-that nothing is moved and no environment is stepped.
+Both are table look-ups, so no environment is stepped. ``score_tokens`` is the definition, which the tests compare with.
+
+Shape letters: B completions, H tokens, V vocabulary, K columns of reward terms.
 """
 
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ from tokenwalk.envs.token_model import TokenModel
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What B completions are paid.
+    """The rewards of B completions.
 
     Attributes:
-        reward: [B, H], of each token: the weighted sum of what is paid, and of shaping; 0 where nothing is written.
-        terms: each source's sum over the completion by its key in ``info``, raw and weighted, [B].
+        reward: [B, H], of each token: the weighted sum of the reward components and of shaping; 0 after the end.
+        terms: the sum of each component over the completion, raw and weighted, [B], by its key in ``info``.
     """
 
     reward: torch.Tensor
@@ -28,10 +29,10 @@ class Scored:
 
 
 class Scorer:
-    """Scores completions of a task by its sources.
+    """Scores completions of a task.
 
     Args:
-        model: the task and its sources.
+        model: the task and its reward components.
         device: where the completions are.
         dtype: of the rewards.
     """
@@ -45,49 +46,49 @@ class Scorer:
         self._tables = [torch.tensor(table, device=device) for table in model.reward_terms_tables()]
 
     def score(self, prompt: torch.Tensor, tokens: torch.Tensor) -> Scored:
-        """Return what completions ``tokens`` [B, H], padded with V, are paid after the prompts of those numbers [B].
+        """Return the rewards of completions ``tokens`` [B, H], padded with V, after the prompts with numbers ``prompt`` [B].
 
         Raises:
-            SourceContractError: a source that returned what it must not, with its name and the text.
+            SourceContractError: a component that returned an invalid score, with its name and the text.
         """
-        written = tokens < self._vocabulary.size
-        state, ledgers = self._start[prompt], []
+        generated = tokens < self._vocabulary.size  # [B, H]
+        state, columns = self._start[prompt], []  # [B]
         horizon = tokens.shape[1]
         for time in range(horizon):
             token = tokens[:, time].clamp(max=self._vocabulary.size - 1)
             table = self._tables[-1] if time == horizon - 1 else self._tables[0]
-            ledgers.append(table[state, token] * written[:, time, None])  # [B, K]
+            columns.append(table[state, token] * generated[:, time, None])  # [B, K]
             state = self._next_state[state, token]
-        ledger = torch.stack(ledgers, dim=1)  # [B, H, K]
+        every = torch.stack(columns, dim=1)  # [B, H, K]
         if self.model.others:
-            self._ask_others(ledger, prompt, tokens)
-        terms = {key: ledger[:, :, column].sum(dim=1) for key, column in self._columns.items()}
-        return Scored(ledger[:, :, 0].to(self._dtype), terms)
+            self._score_others(every, prompt, tokens)
+        terms = {key: every[:, :, column].sum(dim=1) for key, column in self._columns.items()}  # [B] each
+        return Scored(every[:, :, 0].to(self._dtype), terms)
 
-    def _ask_others(self, ledger: torch.Tensor, prompt: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Fill in the sources that are no machines, and all that follows."""
-        completion = tokens.cpu().numpy()
+    def _score_others(self, terms: torch.Tensor, prompt: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Fill in ``terms`` [B, H, K]: the components that are not reward machines, and the weighted sums."""
+        completion = tokens.cpu().numpy()  # [B, H]
         ids = self.model.task.prompt_ids[prompt.cpu().numpy()]
         length = (completion < self._vocabulary.size).sum(axis=1)
         scores = score_tokens(self.model.others, ids, completion, length, self._vocabulary)
         raw = {
-            source.name: ledger[:, :, self._columns[f"reward/{source.name}"]].cpu().numpy()
+            source.name: terms[:, :, self._columns[f"reward/{source.name}"]].cpu().numpy()
             for source in self.model.composition.sources
         }
         raw |= scores
         weighted = self.model.composition.weighted(raw)
         for name, table in scores.items():
-            ledger[:, :, self._columns[f"reward/{name}"]] = torch.tensor(table, device=self.device)
+            terms[:, :, self._columns[f"reward/{name}"]] = torch.tensor(table, device=self.device)
         for name, table in weighted.items():
-            ledger[:, :, self._columns[f"reward/{name}/weighted"]] = torch.tensor(table, device=self.device)
-        ledger[:, :, 0] = torch.tensor(self.model.composition.reward(weighted), device=self.device)
+            terms[:, :, self._columns[f"reward/{name}/weighted"]] = torch.tensor(table, device=self.device)
+        terms[:, :, 0] = torch.tensor(self.model.composition.reward(weighted), device=self.device)
 
 
 class Reference:
-    """The task's reference policy, along whole completions.
+    """The task's reference policy along whole completions.
 
     Args:
-        task: whose policy it is.
+        task: has the policy.
         device: where the completions are.
         dtype: of the log-probabilities.
     """
@@ -102,13 +103,13 @@ class Reference:
 
     def rows(self, prompt: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return its log-probabilities before each token of ``tokens`` [B, H], [B, H, V]."""
-        context, rows = self._start[prompt], []
+        context, rows = self._start[prompt], []  # [B]
         for column in tokens.T:
             rows.append(self._log_probability[context])
             context = self._next_context[context, column.clamp(max=self._size - 1)]
         return torch.stack(rows, dim=1)
 
     def log_probs(self, prompt: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Return its log-probability of each token of ``tokens`` [B, H], [B, H]; 0 where nothing is written."""
+        """Return its log-probability of each token of ``tokens`` [B, H], [B, H]; 0 after the end."""
         taken = self.rows(prompt, tokens).gather(2, tokens.clamp(max=self._size - 1)[:, :, None])[:, :, 0]
         return torch.where(tokens < self._size, taken, 0.0)

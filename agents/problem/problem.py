@@ -1,4 +1,4 @@
-"""An environment that a person named, made and read: its id, its tables, what it pays and the lines of its charts."""
+"""An environment that a person named, made and read: its id, its tables, its rewards and the lines of its charts."""
 
 import ast
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,13 @@ from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
 from tokenwalk.agents.exact_tokens.exact_tables import optimal_value, train_weights
 from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
 from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
-from tokenwalk.agents.problem.reward_spec import Named, reward_components, shaping_sources
+from tokenwalk.agents.problem.reward_spec import (
+    Named,
+    Reward,
+    name_of,
+    reward_components,
+    shaping_sources,
+)
 from tokenwalk.envs.registration import discount_of, resolve_id
 from tokenwalk.envs.rewards.source import MachineSource
 from tokenwalk.envs.tabular import TabularMDP, tabular_mdp
@@ -29,12 +35,12 @@ class Problem:
         env_id: the registered id.
         env_args: what ``gym.make`` gets beside it and the sources, as a person gave it.
         discount: the id's own.
-        weights: channel -> weight of what is paid.
+        weights: channel -> weight of the training reward.
         mdp: the tables, or None.
         reason: why there are no tables; empty where there are.
         observation_space, action_space: of one environment.
         tokens: the machines of a token task, None elsewhere. Shaping is among them where it is a machine.
-        sources: the paid and the shaping sources of a token task, where they are other than its own.
+        sources: the reward components and the shaping of a token task, where they are other than its own.
         names: those, as a person named them: "reward" and "shaping".
     """
 
@@ -60,24 +66,24 @@ class Problem:
         return make_env(self.env_id, {**self.make_args, **env_args})
 
     def make_to_play(self) -> gym.Env[Any, Any]:
-        """Return a fresh environment for an actor: tokens, whatever an agent learned from, and pay without shaping."""
+        """Return a fresh environment for an actor: tokens, whatever an agent learned from, and no shaping."""
         return self.make() if self.tokens is None else self.make(observation="tokens", shaping=())
 
     @property
     def annealed(self) -> list[tuple[str, float, float]]:
-        """Return each paid source whose weight changes while an agent learns: its name, from what, to what."""
+        """Return each reward component whose weight changes while an agent learns: its name, from what, to what."""
         names = [source.name for source, _ in self.sources.get("reward", ())]
         asked = [Named.of(text) for text in self.names.get("reward", ())]
         return [(name, one.weight, one.final) for name, one in zip(names, asked, strict=True) if one.annealed]
 
     @property
     def shaped(self) -> bool:
-        """Return whether a learner gets more than what is paid."""
+        """Return whether something is added to the training reward for the learner."""
         return bool(self.sources.get("shaping"))
 
     @cached_property
     def best(self) -> Solution:
-        """Return the optimum of what is paid, undiscounted over the environment's own horizon.
+        """Return the optimum of the training reward, undiscounted over the environment's own horizon.
 
         Raises:
             ValueError: no tables. NoFiniteAnswerError: there is no such optimum.
@@ -94,7 +100,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Lines:
-    """Undiscounted returns over the environment's own horizon, by gold and by what is paid; None where none exists."""
+    """Undiscounted returns over the environment's own horizon; None where one does not exist.
+
+    Attributes:
+        optimal_return, reference_return: of the optimum and of the reference policy, by gold.
+        optimal_train_return, reference_train_return: the same by the training reward.
+        note: why one is missing. shaped: whether something is added to the training reward for the learner.
+    """
 
     optimal_return: float | None
     reference_return: float | None
@@ -114,7 +126,7 @@ class Lines:
     def charts(self) -> dict[str, dict[str, float]]:
         """Return line -> tag -> value for the tracker; lines that do not exist are left out.
 
-        Where something is added to what is paid, the learner's own curve has no line.
+        Where something is added to the training reward, the learner's own curve has no line.
         """
         values = {
             "optimum": {
@@ -158,7 +170,7 @@ def make_env(env_id: str, env_args: Mapping[str, Any]) -> gym.Env[Any, Any]:
 def open_problem(
     env: str,
     env_args: Mapping[str, Any] | None = None,
-    reward: Sequence[str] = (),
+    reward: Sequence[Reward] = (),
     shaping: Sequence[str] = (),
     discount: float | None = None,
 ) -> Problem:
@@ -167,8 +179,8 @@ def open_problem(
     Args:
         env: its name.
         env_args: for ``gym.make``.
-        reward: what a token task pays instead of its own, see ``sources.reward_components``.
-        shaping: potentials whose shaping is added for the learner, see ``sources.shaping_sources``.
+        reward: of a token task instead of its own, see ``reward_spec.reward_components``.
+        shaping: potentials whose shaping is added for the learner, see ``reward_spec.shaping_sources``.
         discount: the learner's own, for shaping; the id's where None.
 
     Raises:
@@ -197,34 +209,36 @@ def open_problem(
         reason = str(error)
     made.close()
     spaces = made.observation_space, made.action_space
-    names = {"reward": list(reward), "shaping": list(shaping)}
+    names = {"reward": [name_of(one) for one in reward], "shaping": list(shaping)}
     return Problem(env_id, env_args, own, weights, mdp, reason, *spaces, tokens, sources, names)
 
 
 def _with_sources(
-    tokens: TokenModel, reward: Sequence[str], shaping: Sequence[str], discount: float
+    tokens: TokenModel, reward: Sequence[Reward], shaping: Sequence[str], discount: float
 ) -> tuple[TokenModel, dict[str, Any]]:
     """Return the model of a task with other sources, and the environment's arguments for them.
 
     Shaping that is no machine stays out of the model: it is in no return, and would hide what is exact.
     """
     task, sources = tokens.task, {}
-    paid: list[Any] = list(tokens.composition.train)
+    parts: list[Any] = list(tokens.composition.train)
     if reward:
         found = reward_components(reward, task)
         sources["reward"] = [(one.learning, one.weight) for one in found]
-        paid = [(one.scoring, one.final) for one in found]
-    plain = TokenModel(task, compose(task, paid))
+        parts = [(one.scoring, one.final) for one in found]
+    plain = TokenModel(task, compose(task, parts))
     if not shaping:
         return plain, sources
     sources["shaping"] = shaping_sources(shaping, plain, discount)
     if all(isinstance(source, MachineSource) for source, _ in sources["shaping"]):
-        return TokenModel(task, compose(task, paid, shaping=sources["shaping"])), sources
+        return TokenModel(task, compose(task, parts, shaping=sources["shaping"])), sources
     return plain, sources
 
 
 def read_lines(problem: Problem, weights: Mapping[str, float] | None = None) -> Lines:
-    """Return the exact lines of ``problem``, the paid ones by ``weights`` (its own if None); a missing one is explained.
+    """Return the exact lines of ``problem``, with a note where one is missing.
+
+    Those of the training reward are by ``weights``, the problem's own if None.
 
     Raises:
         ValueError: weights of a channel that the problem does not have.
@@ -261,26 +275,26 @@ def read_lines(problem: Problem, weights: Mapping[str, float] | None = None) -> 
 
 
 def _lines_without_tables(problem: Problem) -> Lines:
-    """Return the lines that are exact although not all that is paid is a machine: those by gold, mostly."""
+    """Return the lines that are exact although a reward component is no machine: those by gold, mostly."""
     tokens = problem.tokens
     if tokens is None:
         return Lines(None, None, None, None, problem.reason)
     truth = TokenModel(tokens.task, compose(tokens.task, "gold"))
     truth = TokenModel(replace(tokens.task, proxy=None), replace(truth.composition, metrics=()))
     best, reference = _optimum_and_reference(truth)
-    best_paid, reference_train_return = _optimum_and_reference(tokens)
-    return Lines(best, reference, best_paid, reference_train_return, problem.reason, problem.shaped)
+    best_train, reference_train_return = _optimum_and_reference(tokens)
+    return Lines(best, reference, best_train, reference_train_return, problem.reason, problem.shaped)
 
 
 def _optimum_and_reference(model: TokenModel) -> tuple[float | None, float | None]:
-    """Return the largest pay and the reference policy's, each None where it cannot be had exactly."""
+    """Return the optimal and the reference policy's training return, each None where it is not known exactly."""
     optimum = optimal_value(model)
     found = evaluate_tokens(model, reference_on_tokens(model.task), optimum=optimum)
-    return optimum, found.paid if found.exact else None
+    return optimum, found.return_ if found.exact else None
 
 
 def parse_env_args(pairs: Iterable[str]) -> dict[str, Any]:
-    """Return the arguments written as ``key=value``: values are Python literals where they can be, else text.
+    """Return the arguments given as ``key=value``: values are Python literals where they can be, else text.
 
     Raises:
         ValueError: a pair without "=" or without a key.

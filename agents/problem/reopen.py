@@ -1,4 +1,4 @@
-"""What a run was asked for, kept so that it can be opened again wherever its folder goes."""
+"""The request of a run, kept so that its problem can be opened again wherever its folder goes."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from tokenwalk.agents.problem.reward_spec import Named
 from tokenwalk.envs.loading import is_place
 
 KEPT = "sources"
-_NEEDED = ("config.json", "summary.json", "model.safetensors")  # of a run that is somebody's reward
+_NEEDED = ("config.json", "summary.json", "model.safetensors")  # of a run that is a reward
 
 
 def keep_sources(run: Path, names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

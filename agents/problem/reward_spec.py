@@ -1,9 +1,10 @@
-"""What a person names as a reward or a potential, as sources of a task: ``gold``, ``RUN=0.5``, ``FILE.py:FUNCTION``."""
+"""Rewards and potentials as a person names them: ``gold``, ``RUN=0.5``, ``FILE.py:FUNCTION``, or a Python function."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,9 @@ REWARDS = (
 )
 POTENTIALS = "machine, value, a run folder of a reward model or an autoencoder, or FILE.py:FUNCTION"
 Weighted = tuple[Source, float]
+Part = str | Callable[..., Any] | Source
+Reward = Part | tuple[Part, float]  # a name, a function of the text or a source, alone or with its weight
+IN_PROCESS = "python:"  # begins the name of a function or source that is in no file
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,13 @@ class Named:
 
 @dataclass(frozen=True)
 class RewardComponent:
-    """A source that is paid. ``learning``, with ``weight``, is what learners meet; ``scoring``, with ``final``, what they
-    are scored by: the same reward, as a machine where the task is small or the reward is one at any length."""
+    """A reward that is part of the training reward.
+
+    Attributes:
+        learning: what learners meet, with ``weight``.
+        scoring: what they are scored by, with ``final``: the same reward, as a machine where the task is small or the
+            reward is one at any length.
+    """
 
     learning: Source
     scoring: Source
@@ -88,22 +97,65 @@ class RewardComponent:
     final: float
 
 
-def reward_components(
-    texts: Iterable[str], task: Task, *, limit: int = MAX_PREFIXES
-) -> list[RewardComponent]:
-    """Return what ``texts`` name as sources of ``task``; machines where the task is small, unless they are annealed.
+def several(given: Any) -> list[Any]:
+    """Return what was given as a list; one alone, or one with its weight, becomes a list of one.
+
+    >>> several("gold"), several(("gold", 0.5)), several(["gold", ("proxy", 2)]), several(None)
+    (['gold'], [('gold', 0.5)], ['gold', ('proxy', 2)], [])
+    """
+    if given is None:
+        return []
+    is_pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], int | float | np.number)
+    return list(given) if isinstance(given, list | tuple) and not is_pair else [given]
+
+
+def name_of(reward: Reward) -> str:
+    """Return ``reward`` as a run's config.json keeps it: a name with its weight.
+
+    >>> name_of("gold=0.5"), name_of(("gold", 0.5)), name_of((len, 2))
+    ('gold=0.5', 'gold=0.5', 'python:builtins.len=2.0')
+    """
+    part, weight = reward if isinstance(reward, tuple) else (reward, None)
+    if not isinstance(part, str):
+        called = part.name if isinstance(part, Source) else getattr(part, "__qualname__", type(part).__name__)
+        part = f"{IN_PROCESS}{getattr(part, '__module__', 'source')}.{called}"
+    return part if weight is None else f"{part}={float(weight)}"
+
+
+def as_source(part: Part, task: Task) -> Source:
+    """Return a name, a function of the text or a source as a source of ``task``.
 
     Raises:
-        ValueError: a name that is none of what is known. SourceContractError: a source that cannot score the task.
+        ValueError: an unknown name, a function whose parameters have other names, or anything else.
+    """
+    if isinstance(part, str):
+        return named_source(part, task)
+    if isinstance(part, Source):
+        return part
+    if not callable(part):
+        raise ValueError(f"{part!r} is no reward: give a name, a function of the text, or a source")
+    name = getattr(part, "__name__", type(part).__name__)
+    return FunctionSource(name if name.isidentifier() else "reward", part, task.vocabulary)
+
+
+def reward_components(
+    rewards: Iterable[Reward], task: Task, *, limit: int = MAX_PREFIXES
+) -> list[RewardComponent]:
+    """Return ``rewards`` as components of the training reward; machines where the task is small, unless annealed.
+
+    Raises:
+        ValueError: an unknown name. SourceContractError: a source that cannot score the task.
     """
     found = []
-    for named in map(Named.of, texts):
-        source = named_source(named.name, task)
+    for reward in rewards:
+        named = Named.of(name_of(reward))
+        part = reward[0] if isinstance(reward, tuple) else reward
+        source = named_source(named.name, task) if isinstance(part, str) else as_source(part, task)
         exact = exact_if_small(source, task, limit)
         if named.annealed and isinstance(source, MachineSource):
             raise ValueError(f"{named.name!r} is a machine, whose weight stays: give one number")
         learning = source if named.annealed else exact
-        # What pays at the end stays so for learners, though a machine would pay the same sum token by token.
+        # What is given at the end stays so for learners, though a machine would give the same sum token by token.
         machine = None
         if exact is source and isinstance(source, LearnedSource):
             machine = source.as_machine(task.vocabulary, task.horizon, task.prompt_ids)
@@ -119,16 +171,16 @@ def exact_if_small(source: Source, task: Task, limit: int = MAX_PREFIXES) -> Sou
 def shaping_sources(
     texts: Iterable[str], model: TokenModel, discount: float, *, limit: int = MAX_PREFIXES
 ) -> list[Weighted]:
-    """Return the shaping of what ``texts`` name as potentials, for a learner with ``discount``, with their weights.
+    """Return the shaping by the potentials that ``texts`` name, for a learner with ``discount``, with their weights.
 
     Args:
-        texts: "machine" is the distance to the largest payment of what is paid, "value" its exact optimal value.
-        model: the task and what is paid.
+        texts: "machine" is the distance to the training reward's largest step, "value" its exact optimal value.
+        model: the task and the training reward.
         discount: the learner's own.
         limit: prefixes up to which a potential that is no automaton's becomes a machine.
 
     Raises:
-        ValueError: as ``reward_components``, and "machine" or "value" where what is paid is no machine.
+        ValueError: as ``reward_components``, and "machine" or "value" where the training reward is no machine.
     """
     found: list[Weighted] = []
     for named in map(Named.of, texts):
@@ -153,6 +205,11 @@ def named_source(name: str, task: Task) -> Source:
         if not callable(function):
             raise ValueError(f"{name} is {type(function).__name__}: name a function or a source")
         return FunctionSource(name.rpartition(":")[2], function, task.vocabulary)
+    if name.startswith(IN_PROCESS):
+        raise ValueError(
+            f"the reward {name.removeprefix(IN_PROCESS)} was a Python object of another process: put the function into a "
+            "file and name it FILE.py:FUNCTION, then its runs can be opened again"
+        )
     known = REWARDS if "proxy" in task.sources else REWARDS.replace(" proxy,", "")
     return load_learned(_run_folder(name, task, known), task)
 
@@ -174,20 +231,20 @@ def _potential(name: str, model: TokenModel, discount: float) -> Potential:
 
 def _run_folder(name: str, task: Task, known: str) -> Path:
     if not Path(name).is_dir():
-        raise ValueError(f"{name!r} is nothing that {task.name} could be paid by: give {known}")
+        raise ValueError(f"unknown reward {name!r} for {task.name}: choose from {known}")
     return Path(name)
 
 
 def value_potential(model: TokenModel, discount: float) -> AutomatonPotential:
-    """Return the exact optimal value of what ``model`` pays, without shaping, after each text.
+    """Return the exact optimal value of the training reward of ``model``, without shaping, after each text.
 
     Raises:
-        ValueError: a paid source that is no machine.
+        ValueError: a reward component that is no machine.
     """
     alone = replace(model.task, gold=train_machine(model), proxy=None)
     inner = TokenModel(alone, compose(alone, "gold"))
     tables, _ = inner.machine_tables()
-    value = solve(tables, {"paid": 1.0}, discount=discount).value
+    value = solve(tables, {"train": 1.0}, discount=discount).value
     table = np.vstack([value, np.zeros(tables.n_states)])
     start = inner.train_state[inner.start]
     return AutomatonPotential(tables.next_state[:, :, 0], start, table, model.task.prompt_ids)

@@ -1,1 +1,1 @@
-"""Run folders: what a training run writes and everything that reports reads. Knows no agent."""
+"""Run folders: the files of a training run, independent of the agent."""

@@ -1,6 +1,6 @@
-"""Files that survive a kill: written to a temporary name, flushed, renamed, and checked by a digest when read.
+"""Files that survive a kill: saved under a temporary name, flushed, renamed, and checked by a digest when read.
 
-Nothing is pickled: arrays travel as npz without objects, all else as JSON text.
+Nothing is pickled: arrays are saved as npz without objects, everything else as JSON.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _META = "__json__"
 
 
 class DamagedFileError(ValueError):
-    """A file that is torn, foreign or of another format. Names the file and what to do."""
+    """A file that is truncated, not from this package or of another format. The message gives the file and the fix."""
 
 
 class DamagedFileWarning(UserWarning):
@@ -28,7 +28,7 @@ class DamagedFileWarning(UserWarning):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` so that ``path`` holds either all of it or what it held before, even if the machine stops."""
+    """Write ``data`` so that ``path`` holds either all of it or its old content, even if the machine stops."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -41,12 +41,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically. Not-a-number and infinities are refused (ValueError): JSON has none."""
+    """Write ``value`` as indented JSON, atomically. Raises ValueError for NaN and infinities: JSON has none."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Return what ``write_json`` wrote. Raises DamagedFileError, naming the file, where it is not JSON."""
+    """Return the value of a file of ``write_json``. Raises DamagedFileError, with the file's name, if it is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -56,9 +56,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], meta: Any) -> None:
-    """Write ``arrays`` and the JSON value ``meta`` as one npz with a digest, atomically; the file before it is kept.
+    """Write ``arrays`` and the JSON value ``meta`` as one npz with a digest, atomically; the previous file is kept.
 
-    The file that was there is kept as ``NAME.before``: a reader falls back on it where the newest is damaged.
+    The previous file is kept as ``NAME.before``: a reader uses it if the newest is damaged.
     """
     text = np.frombuffer(json.dumps(meta, allow_nan=False).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -69,10 +69,10 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], meta: Any) 
 
 
 def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], Any]:
-    """Return the arrays and the JSON value that ``write_arrays`` wrote, without unpickling anything.
+    """Return the arrays and the JSON value of a file of ``write_arrays``, without unpickling anything.
 
     Raises:
-        DamagedFileError: the file and the one before it are torn or foreign.
+        DamagedFileError: the file and the previous one are truncated or not from this package.
         FileNotFoundError: there is no such file.
     """
     try:
@@ -82,12 +82,12 @@ def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], Any]:
 
 
 def before(path: Path) -> Path:
-    """Return where the file that was at ``path`` before is kept."""
+    """Return where the previous file of ``path`` is kept."""
     return path.with_name(path.name + ".before")
 
 
 def fall_back(path: Path, error: DamagedFileError) -> Path:
-    """Return the file before the damaged one at ``path``, with a warning that names it. Raises ``error`` without one."""
+    """Return the previous file of the damaged ``path``, with a warning that names it. Raises ``error`` without one."""
     if not before(path).exists():
         raise error
     warnings.warn(DamagedFileWarning(f"{error}; the file before it is used: {before(path)}"), stacklevel=3)
@@ -95,7 +95,7 @@ def fall_back(path: Path, error: DamagedFileError) -> Path:
 
 
 def keep_before(path: Path) -> None:
-    """Keep a copy of what is at ``path``, if anything is, for a reader who finds the next one damaged."""
+    """Keep a copy of the file at ``path``, if there is one, in case the next one is damaged."""
     if path.exists():
         write_atomically(before(path), path.read_bytes())
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from tokenwalk.agents.runs.checkpoint import DamagedFileError, read_json, write_json
 
-FORMAT = 1  # of config.json; raised when a reader of the old form would misread the new
+FORMAT = 2  # of config.json; raised when a reader of the old form would misread the new
+READABLE = (1, 2)  # formats that are read; 2 added custom agents (algorithm, digest)
 _PACKAGES = (
     "tokenwalk",
     "gymnasium",
@@ -24,7 +25,7 @@ _PACKAGES = (
 
 
 class RunFolderError(ValueError):
-    """A run folder that cannot be made, or a folder that holds no run."""
+    """A run folder that cannot be created, or a folder that holds no run."""
 
 
 def versions() -> dict[str, str | None]:
@@ -49,7 +50,7 @@ class RunFolder:
         """Make the folder ``run_dir``, or a numbered one under ``root``: ``runs/0003-q-learning-CounterWalk-v0``.
 
         Raises:
-            RunFolderError: ``run_dir`` exists, or the place cannot be written.
+            RunFolderError: ``run_dir`` exists, or the folder cannot be created.
         """
         try:
             if run_dir is not None:
@@ -94,9 +95,10 @@ class RunFolder:
             raise DamagedFileError(
                 f"{path / 'config.json'} lacks agent, env or config: restore it or train again"
             )
-        if config.get("format") != FORMAT:
+        if config.get("format") not in READABLE:
             raise DamagedFileError(
-                f"{path / 'config.json'} has format {config.get('format')!r}, this version reads {FORMAT}"
+                f"{path / 'config.json'} has format {config.get('format')!r}, this version reads "
+                f"{' and '.join(map(str, READABLE))}: train again"
             )
         return folder
 
@@ -116,7 +118,7 @@ class RunFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether the run came to its end; a killed one has no summary."""
+        """Return whether the run is complete; a killed one has no summary."""
         return (self.path / "summary.json").is_file()
 
     @property

@@ -1,4 +1,4 @@
-"""Independent work in parallel processes: results as they come, and none left running after Ctrl-C."""
+"""Independent work in parallel processes: results as they complete, and no process left after Ctrl-C."""
 
 import os
 import signal
@@ -16,22 +16,22 @@ Result = TypeVar("Result")
 def in_processes(
     work: Callable[[Item], Result], items: Iterable[Item], jobs: int | None = None
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield each item with what ``work`` makes of it, as they are ready; the first error stops all.
+    """Yield each item with its result of ``work``, in the order of completion; the first error stops all.
 
     Args:
-        work: a function of a module, which a fresh process can import. items: what it can be sent.
+        work: a function of a module, which a new process can import. items: its arguments, picklable.
         jobs: processes; as many as there are cores if None.
     """
     pool = ProcessPoolExecutor(
         jobs or os.cpu_count(), mp_context=get_context("spawn"), initializer=_leave_ctrl_c_to_the_parent
     )
     try:
-        waiting = {pool.submit(work, item): item for item in items}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
+        pending = {pool.submit(work, item): item for item in items}
+        for future in as_completed(pending):
+            yield pending[future], future.result()
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in active_children():  # else each would take up one more of what is queued
+        for child in active_children():  # else each would start one more queued item
             child.terminate()
         raise
     pool.shutdown()
@@ -43,7 +43,7 @@ def _leave_ctrl_c_to_the_parent() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has gone without a word, as after SIGKILL."""
+    """End this process when its parent has ended, as after SIGKILL."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""A model's numbers as one safetensors file, with what is to be known of them; written atomically, checked when read."""
+"""A model's tensors and their description as one safetensors file; saved atomically, checked when read."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 def write_tensors(path: Path, tensors: Tensors, about: Mapping[str, Any]) -> None:
-    """Write ``tensors`` and the JSON object ``about``, with a digest of both; the file before it is kept beside it."""
+    """Write ``tensors`` and the JSON object ``about``, with a digest of both; the previous file is kept beside it."""
     text = json.dumps({"format": FORMAT, **about}, allow_nan=False)
     own = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     metadata = {"tokenwalk": text, "sha256": _digest(text, own)}
@@ -28,10 +28,10 @@ def write_tensors(path: Path, tensors: Tensors, about: Mapping[str, Any]) -> Non
 
 
 def read_tensors(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Return the tensors and what ``write_tensors`` was told about them; nothing is unpickled.
+    """Return the tensors and the object ``about`` of ``write_tensors``; nothing is unpickled.
 
     Raises:
-        DamagedFileError: a file that is torn, changed, foreign or of another format, and no sound one before it.
+        DamagedFileError: a file that is truncated, changed, foreign or of another format, and no valid previous file.
         FileNotFoundError: there is no such file.
     """
     try:

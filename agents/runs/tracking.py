@@ -1,4 +1,4 @@
-"""Metrics of a run: one CSV that anything reads and the same values as TensorBoard events, under one set of tags."""
+"""Metrics of a run: one CSV file and the same values as TensorBoard events, under one set of tags."""
 
 import csv
 import time
@@ -20,7 +20,7 @@ COLUMNS = ("step", "seconds", "tag", "value")
 class Tracker:
     """Writes ``metrics.csv`` (columns step, seconds, tag, value) and TensorBoard events into a run's folder.
 
-    ``lines`` are drawn as horizontal lines in the curves' own charts: each is an extra TensorBoard run in a sub-folder
+    ``lines`` are plotted as horizontal lines in the charts of the curves: each is an extra TensorBoard run in a sub-folder
     (``optimum/``, ``reference/``) that logs the same tags at the first and at the last step. A tracker opened on a
     folder that has metrics appends to them.
 
@@ -60,7 +60,7 @@ class Tracker:
         _add(self._events, text_pb(tag, text), step)
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Put the run on TensorBoard's HPARAMS tab: numbers, texts and truth values as they are, the rest as text."""
+        """Put the run on TensorBoard's HPARAMS tab: numbers, strings and booleans unchanged, all else as strings."""
         plain = {
             name: value if isinstance(value, (bool, int, float, str)) else str(value)
             for name, value in hparams.items()
@@ -68,12 +68,12 @@ class Tracker:
         _add(self._events, hparams_summary.hparams_pb(plain, trial_id=self._name), 0)
 
     def flush(self) -> None:
-        """Bring everything logged so far to disk."""
+        """Flush all logged metrics to disk."""
         self._file.flush()
         self._events.flush()
 
     def close(self) -> None:
-        """Draw the lines to the last step and close the files."""
+        """Extend the lines to the last step and close the files."""
         if self._first_step is not None and self._last_step > self._first_step:
             self._plot_lines(self._last_step)
         self._file.close()
@@ -97,7 +97,7 @@ class Tracker:
 
 
 def read_metrics(path: Path) -> list[tuple[int, float, str, float]]:
-    """Return the rows of a run's ``metrics.csv`` as (step, seconds, tag, value); a torn last line is left out."""
+    """Return the rows of a run's ``metrics.csv`` as (step, seconds, tag, value); an incomplete last line is left out."""
     rows = []
     with (path / "metrics.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):

@@ -1,1 +1,1 @@
-"""Q-learning and its relatives, by hand: one algorithm text, driven by Python or compiled. Needs numba."""
+"""Tabular agents: Q-learning (read ``textbook`` first) and its variants, in Python or compiled. Needs numba."""

@@ -10,7 +10,7 @@ BACKUPS: tuple[Backup, ...] = get_args(Backup)  # kernels numbers them in this o
 
 
 class Rule(NamedTuple):
-    """The numbers of a config, as both drivers read them."""
+    """The settings as numbers, for both drivers."""
 
     backup: int
     discount: float
@@ -25,20 +25,20 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True)
 class QLearningConfig:
-    """How to learn. The defaults are the documented ones of the counter-walk: step size 0.1, discount 0.9.
+    """Settings of a tabular agent. The defaults are those of the counter-walk's documentation: step size 0.1, discount 0.9.
 
     Attributes:
-        backup: what an entry is moved towards; see ``kernels.advance``.
-        discount: of the value that is learned, in [0, 1].
-        step_size: of an entry's first update, in (0, 1].
-        step_size_half_life: visits of an entry after which its step size has halved: the step size is
+        backup: the target of an update; see ``kernels.advance``.
+        discount: gamma, in [0, 1].
+        step_size: alpha of an entry's first update, in (0, 1].
+        step_size_half_life: visits of an entry after which its step size is half:
             step_size / (1 + earlier visits / half_life). 0 keeps it constant.
-        epsilon: probability of an action at random among the available ones, in [0, 1].
-        final_epsilon: what epsilon goes to, linearly, in the first ``epsilon_steps`` steps; None: it stays.
-        epsilon_steps: counted over a run's whole life, so that learning in pieces is learning in one go.
-        initial_value: of every entry; above any return it makes the agent try everything (optimistic start).
+        epsilon: probability of a random available action, in [0, 1].
+        final_epsilon: value of epsilon after ``epsilon_steps`` steps, reached linearly; None: epsilon is constant.
+        epsilon_steps: counted from the first step of a run, also over several calls to learn.
+        initial_value: of every entry; one above every return makes the agent try every action (optimistic start).
         n_step: rewards summed before bootstrapping.
-        kl_coef: for soft-q the price of one nat of KL to the reference policy, in the reward's unit; else 0.
+        kl_coef: KL coefficient of soft-q, in units of reward per nat of KL to the reference policy; else 0.
 
     Raises:
         ValueError: a field out of its range.
@@ -71,11 +71,11 @@ class QLearningConfig:
         if (self.final_epsilon is None) != (self.epsilon_steps == 0):
             raise ValueError(
                 f"final_epsilon is {self.final_epsilon} and epsilon_steps is {self.epsilon_steps}: "
-                "give both to let epsilon change, or None and 0 to let it stay"
+                "give both to change epsilon, or None and 0 to keep it constant"
             )
         if self.backup == "soft-q":
             checked["kl_coef"] = check_number("kl_coef", self.kl_coef, 0, low_open=True)
-        elif check_number("kl_coef", self.kl_coef, 0) != 0:
+        elif check_number("kl_coef", self.kl_coef) != 0:
             raise ValueError(f"kl_coef is {self.kl_coef!r}: give 0, only backup 'soft-q' has a KL penalty")
         else:
             checked["kl_coef"] = 0.0
@@ -84,7 +84,7 @@ class QLearningConfig:
 
     @property
     def rule(self) -> Rule:
-        """Return the same as plain numbers, all of fixed type, as both drivers read them."""
+        """Return the settings as plain numbers of fixed types, for both drivers."""
         return Rule(
             backup=BACKUPS.index(self.backup),
             discount=float(self.discount),

@@ -1,9 +1,9 @@
 """Settings and step budgets for each environment, measured against the exact optimum (tests/agents/tabular).
 
-With them every one of 16 runs learns a greedy policy whose exact value, under the id's own discount and without the
+With these settings, each of 16 runs learns a greedy policy whose exact value, under the id's own discount and without the
 time limit, lies at least 99 % of the way from the uniform policy's to the optimum. Q-learning and double Q-learning
 also come within 1 % of the optimal value itself on CliffWalking; SARSA and expected SARSA keep away from the cliff
-as long as they explore, which is their right answer to another question.
+as long as they explore, because they learn the value of the exploring policy.
 """
 
 from typing import Any
@@ -13,12 +13,12 @@ from tokenwalk.envs.registration import discount_of
 
 Budget = tuple[dict[str, Any], int]  # fields of the config, steps of each run
 
-# The value that is learned does not depend on how much is explored, so epsilon stays.
+# Off-policy backups learn a value that does not depend on epsilon, so epsilon is constant.
 _OFF_POLICY: dict[str, Budget] = {
     "tokenwalk/CounterWalk": ({}, 100),
     "tokenwalk/CounterWalkLong": ({"step_size": 0.5}, 200_000),
     "CliffWalking": ({"step_size": 0.2, "epsilon": 0.5}, 400_000),
-    # One gap of 0.04 at the state next to the goal decides: the step size must fall to hear it through the noise.
+    # A value gap of 0.04 next to the goal decides: the step size must fall until the noise is below that gap.
     "FrozenLake": ({"step_size": 0.5, "step_size_half_life": 100.0, "epsilon": 0.3}, 2_000_000),
     "Taxi": ({"step_size": 0.2}, 1_000_000),
 }
@@ -27,7 +27,7 @@ _TOKENS = {"step_size": 1.0, "epsilon": 0.3}
 _OFF_POLICY |= {
     "tokenwalk/Keyword": (_TOKENS, 1_000_000),
     "tokenwalk/TokenGeneration": (_TOKENS, 1_000_000),
-    # Found by chance once in a million episodes; an optimistic start tries everything and needs a few thousand steps.
+    # Random actions find the password once in a million episodes; an optimistic start needs a few thousand steps.
     "tokenwalk/Password": ({"step_size": 1.0, "epsilon": 0.0, "initial_value": 1.0}, 5_000),
     "tokenwalk/Brackets": (_TOKENS, 1_000_000),
     "tokenwalk/Arithmetic": ({"step_size": 1.0, "epsilon": 0.0, "initial_value": 1.0}, 1_000_000),
@@ -36,7 +36,7 @@ _OFF_POLICY |= {
     "tokenwalk/Flattery": (_TOKENS, 50_000),
     "tokenwalk/Delayed": (_TOKENS, 200_000),
 }
-# The value that is learned is that of exploring play, so epsilon must fall, but not before everything was tried.
+# On-policy backups learn the value of the exploring policy: epsilon must fall, after every action was tried.
 _ON_POLICY: dict[str, Budget] = {
     "tokenwalk/CounterWalk": ({}, 100),
     "tokenwalk/CounterWalkLong": (

@@ -6,13 +6,13 @@ from tokenwalk.envs.arrays import BoolArray, FloatArray
 
 
 def greedy_policy(values: FloatArray, available: BoolArray) -> FloatArray:
-    """Return the policy that shares its mass evenly among the best available actions.
+    """Return the policy that splits its probability evenly among the best available actions.
 
     Args:
         values: [..., A]. available: [..., A] (shapes that broadcast).
 
     Returns:
-        float64 [..., A]; rows sum to 1. Ties are exact: equal to the last bit.
+        float64 [..., A], the last axis sums to 1. Only values that are equal to the last bit are tied.
     """
     among = np.where(available, values, -np.inf)
     best = among == among.max(axis=-1, keepdims=True)
@@ -28,7 +28,7 @@ def epsilon_greedy_policy(values: FloatArray, available: BoolArray, epsilon: flo
 
 
 def soft_policy(values: FloatArray, log_reference: FloatArray, kl_coef: float) -> FloatArray:
-    """Return reference * exp(values / kl_coef), normalised: the best trade of value against KL.
+    """Return reference * exp(values / kl_coef), normalized: it maximizes value - kl_coef * KL.
 
     Args:
         values: [..., A]. log_reference: [..., A], natural log, -inf where an action is never taken.

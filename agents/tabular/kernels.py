@@ -1,12 +1,14 @@
-"""The algorithm text of the tabular agent, once: plain functions that Python runs and that numba compiles.
+"""The algorithm of the tabular agent, once: plain functions that Python runs and that numba compiles.
+
+Read ``textbook`` first: Q-learning in one short class. The tests compare it with these functions, bit for bit.
 
 Every function here is ordinary Python. ``walk_tables`` is the only entry into numba, which then compiles all
-that it calls; there a ``Learner`` holds arrays. The Python driver calls the same functions as they stand,
-with a ``Learner`` of views on the same arrays, row by row, which Python reads faster. The same text and the
-same draws give the same tables, bit for bit.
+that it calls; there a ``Learner`` holds arrays. The Python driver calls the same functions without numba, with a
+``Learner`` of views on the same arrays, which Python reads faster. The same functions and the same random numbers
+give the same tables, bit for bit.
 
-Shapes: N tables (double Q-learning: its two and their mean; else 1), X rows (a state, or a state at a time),
-S states, A actions, K outcomes, L = n_step.
+Shapes: N tables (double Q-learning: its two and their mean; else 1), X state indices (the S states; T * S of them
+where the agent also sees the time), S states, A actions, K outcomes, L = n_step.
 """
 
 import math
@@ -21,10 +23,8 @@ from tokenwalk.agents.tabular.config import Rule
 from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 
 Q_LEARNING, SARSA, EXPECTED_SARSA, DOUBLE_Q, SOFT_Q = range(5)  # in the order of the names in the config
-# What the cursor holds: where a run stands between two steps. STATE is the tables' own, ROW the learner's.
-STEP, ROW, ACTION, WAITING, ELAPSED, EPISODES, PLACE, STATE = range(8)
-NOWHERE, IN_TABLES, IN_ENVIRONMENT = range(3)  # values of cursor[PLACE]: whose episode is in progress
-WINDOW = 100  # finished episodes that the averages look back on
+NO_EPISODE, IN_TABLES, IN_ENVIRONMENT = range(3)  # values of StepState.episode_in
+WINDOW = 100  # the last finished episodes, which the averages are taken over
 NEVER = -math.inf  # log-probability of an action that is not available
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -33,7 +33,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 
 
-def either_way(function: Function) -> Function:
+def jitable(function: Function) -> Function:
     """Return ``function`` itself, and let compiled functions call it too."""
     return register_jitable(**_OPTIONS, forceinline=True)(function)
 
@@ -49,38 +49,84 @@ def compiled(function: Function) -> Function:
         return cast(Function, numba.njit(**_OPTIONS, nogil=True)(function))
 
 
-class Learner(NamedTuple):
-    """All that one run knows, apart from its generator. The functions below change it in place.
+STEP_STATE_FIELDS = (
+    "step",
+    "state_index",
+    "action",
+    "buffered",
+    "episode_steps",
+    "episodes",
+    "episode_in",
+    "mdp_state",
+    "episode_return",
+)
 
-    (A memory of R runs is the same with a first axis R before every field but ``log_reference``.)
+
+class StepState:
+    """The state of one run between two steps.
+
+    The Python driver reads and writes this class. The compiled driver reads and writes one element of an array
+    of dtype ``STEP_STATE``, which has the same fields.
+    """
+
+    __slots__ = STEP_STATE_FIELDS
+    step: int  # steps taken so far
+    state_index: int  # of the current state in the tables of the learner
+    action: int  # chosen there, not yet taken
+    buffered: int  # steps in the n-step buffer
+    episode_steps: int  # steps since the episode began
+    episodes: int  # finished so far
+    episode_in: int  # where the open episode is: NO_EPISODE, IN_TABLES or IN_ENVIRONMENT
+    mdp_state: int  # the current state of the TabularMDP, in 0..S-1; used IN_TABLES
+    episode_return: float  # undiscounted sum of rewards since the episode began
+
+    def __init__(self, *values: float) -> None:
+        for name, value in zip(STEP_STATE_FIELDS, values, strict=True):
+            setattr(self, name, value)
+
+    def as_tuple(self) -> tuple[float, ...]:
+        """Return the fields in the order of ``STEP_STATE``."""
+        return tuple(getattr(self, name) for name in STEP_STATE_FIELDS)
+
+
+# np.record: Python too reads an element's fields as attributes.
+_FIELDS = [(name, np.float64 if name == "episode_return" else np.int64) for name in STEP_STATE_FIELDS]
+STEP_STATE = np.dtype((np.record, _FIELDS))
+
+
+class Learner(NamedTuple):
+    """Everything that one run has learned and its step state, without its generator. Changed in place.
+
+    A memory of R runs is the same with a first axis R before every field but ``log_reference``.
     """
 
     q: FloatArray  # [N, X, A]; the last table ranks the actions
     visits: IntArray  # [N, X, A], or empty where the step size is constant
     log_reference: FloatArray  # [X, A], natural log; -inf where an action is not available
-    waiting_row: IntArray  # [L] steps whose n-step return is not yet known, oldest first
-    waiting_action: IntArray  # [L]
-    waiting_reward: FloatArray  # [L]
-    waiting_excess: FloatArray  # [L] soft Q-learning: kl_coef * log(policy / reference) of the action, else 0
-    cursor: IntArray  # [8] see STEP ... STATE
-    return_so_far: FloatArray  # [1] undiscounted, of the episode in progress
-    recent: FloatArray  # [2, WINDOW] returns and lengths of the last finished episodes, in a ring
+    # The n-step buffer: the steps whose n-step return is not known yet, oldest first. The KL penalty is
+    # kl_coef * log(policy / reference) of the action in soft Q-learning, else 0.
+    buffer_state_index: IntArray  # [L]
+    buffer_action: IntArray  # [L]
+    buffer_reward: FloatArray  # [L]
+    buffer_kl_penalty: FloatArray  # [L]
+    step_state: Any  # [] of dtype STEP_STATE in the compiled driver, a StepState in the Python driver
+    recent: FloatArray  # [2, WINDOW] ring buffer: returns and lengths of the last finished episodes
 
 
-class World(NamedTuple):
-    """A ``TabularMDP`` under fixed weights, as the compiled loop walks it."""
+class CompiledMDP(NamedTuple):
+    """A ``TabularMDP`` under fixed reward weights, in the arrays that the compiled loop reads."""
 
     next_state: IntArray  # [S, A, K]
     cumulative: FloatArray  # [S, A, K] cumulated probabilities; inf from the last possible outcome on
     terminated: BoolArray  # [S, A, K]
     reward: FloatArray  # [S, A, K]
     last_reward: FloatArray  # [S, A]
-    start: FloatArray  # [S] cumulated, inf from the last possible start on
-    horizon: int  # the greatest integer where there is none
+    start: FloatArray  # [S] cumulated probabilities; inf from the last possible start on
+    horizon: int  # the largest int64 where there is none
     horizon_terminates: bool
 
 
-@either_way
+@jitable
 def epsilon_at(rule: Rule, step: int) -> float:
     """Return the probability of exploring: linear in ``step`` from epsilon to final_epsilon."""
     if step >= rule.epsilon_steps:
@@ -88,7 +134,7 @@ def epsilon_at(rule: Rule, step: int) -> float:
     return rule.epsilon + (rule.final_epsilon - rule.epsilon) * (step / rule.epsilon_steps)
 
 
-@either_way
+@jitable
 def maximum(values: FloatArray, log_reference: FloatArray) -> float:
     """Return the greatest of ``values`` [A] among the available actions."""
     best = NEVER
@@ -98,7 +144,7 @@ def maximum(values: FloatArray, log_reference: FloatArray) -> float:
     return best
 
 
-@either_way
+@jitable
 def soft_maximum(values: FloatArray, log_reference: FloatArray, kl_coef: float) -> float:
     """Return kl_coef * log sum over a of reference(a) exp(values(a) / kl_coef), without overflow."""
     largest = NEVER
@@ -110,14 +156,14 @@ def soft_maximum(values: FloatArray, log_reference: FloatArray, kl_coef: float) 
     return kl_coef * (largest + math.log(total))
 
 
-@either_way
-def explore(log_reference: FloatArray, draw: float) -> int:
-    """Return the available action at ``draw`` in [0, 1), all alike."""
+@jitable
+def explore(log_reference: FloatArray, uniform: float) -> int:
+    """Return an available action, each with the same probability. ``uniform`` is a random number in [0, 1)."""
     count, chosen = 0, -1
     for action in range(len(log_reference)):
         if log_reference[action] > NEVER:
             count += 1
-    nth = int(draw * count)
+    nth = int(uniform * count)
     for action in range(len(log_reference)):
         if nth >= 0 and log_reference[action] > NEVER:
             nth -= 1
@@ -125,57 +171,59 @@ def explore(log_reference: FloatArray, draw: float) -> int:
     return chosen
 
 
-@either_way
-def greedy(values: FloatArray, log_reference: FloatArray, top: float, draw: float) -> int:
-    """Return the available action whose value is ``top``; among several the one at ``draw`` in [0, 1)."""
+@jitable
+def greedy(values: FloatArray, log_reference: FloatArray, best: float, uniform: float) -> int:
+    """Return the available action whose value is ``best``; ``uniform`` in [0, 1) breaks ties at random."""
     ties, chosen = 0, -1
     for action in range(len(values)):
-        if values[action] == top and log_reference[action] > NEVER:
+        if values[action] == best and log_reference[action] > NEVER:
             ties += 1
             chosen = action
     if ties > 1:
-        nth = int(draw * ties)
+        nth = int(uniform * ties)
         for action in range(len(values)):
-            if nth >= 0 and values[action] == top and log_reference[action] > NEVER:
+            if nth >= 0 and values[action] == best and log_reference[action] > NEVER:
                 nth -= 1
                 chosen = action
     return chosen
 
 
-@either_way
+@jitable
 def sample_soft(
-    values: FloatArray, log_reference: FloatArray, top: float, kl_coef: float, draw: float
+    values: FloatArray, log_reference: FloatArray, best: float, kl_coef: float, uniform: float
 ) -> int:
-    """Return the action at ``draw`` in [0, 1) of the policy reference(a) exp((values(a) - top) / kl_coef)."""
+    """Sample from the policy reference(a) * exp((values(a) - best) / kl_coef); ``uniform`` is in [0, 1)."""
     chosen = -1
     for action in range(len(values)):
-        probability = math.exp(log_reference[action] + (values[action] - top) / kl_coef)
-        if draw >= 0 and probability > 0:
-            draw -= probability
+        probability = math.exp(log_reference[action] + (values[action] - best) / kl_coef)
+        if uniform >= 0 and probability > 0:
+            uniform -= probability
             chosen = action
     return chosen
 
 
-@either_way
-def choose(learner: Learner, rule: Rule, row: int, epsilon: float, draw: float) -> tuple[int, bool, float]:
-    """Return (action, whether it explores, the row's hard or soft maximum).
+@jitable
+def choose(
+    learner: Learner, rule: Rule, state_index: int, epsilon: float, uniform: float
+) -> tuple[int, bool, float]:
+    """Return (action, whether it explores, the hard or soft maximum of the action values).
 
-    With probability epsilon any available action, else the greedy one or the soft policy's. One ``draw`` in
-    [0, 1) serves for everything: below epsilon it says which action to explore, above it (rescaled to [0, 1))
-    which of the tied best actions to take, or which action of the soft policy.
+    With probability epsilon any available action, else the greedy action or one of the soft policy. One random
+    number ``uniform`` in [0, 1) decides everything. Below epsilon it selects the action to explore. Above epsilon,
+    rescaled to [0, 1), it selects among the tied best actions, or samples from the soft policy.
     """
-    values, log_reference = learner.q[-1][row], learner.log_reference[row]
+    values, log_reference = learner.q[-1][state_index], learner.log_reference[state_index]
     soft = rule.backup == SOFT_Q
-    top = soft_maximum(values, log_reference, rule.kl_coef) if soft else maximum(values, log_reference)
-    if draw < epsilon:
-        return explore(log_reference, draw / epsilon), True, top
-    draw = (draw - epsilon) / (1 - epsilon)
+    best = soft_maximum(values, log_reference, rule.kl_coef) if soft else maximum(values, log_reference)
+    if uniform < epsilon:
+        return explore(log_reference, uniform / epsilon), True, best
+    uniform = (uniform - epsilon) / (1 - epsilon)
     if soft:
-        return sample_soft(values, log_reference, top, rule.kl_coef, draw), False, top
-    return greedy(values, log_reference, top, draw), False, top
+        return sample_soft(values, log_reference, best, rule.kl_coef, uniform), False, best
+    return greedy(values, log_reference, best, uniform), False, best
 
 
-@either_way
+@jitable
 def mean_value(values: FloatArray, log_reference: FloatArray) -> float:
     """Return the mean of ``values`` [A] over the available actions."""
     total, count = 0.0, 0
@@ -186,160 +234,169 @@ def mean_value(values: FloatArray, log_reference: FloatArray) -> float:
     return total / count
 
 
-@either_way
-def cross_value(ranked: FloatArray, judged: FloatArray, log_reference: FloatArray) -> float:
-    """Return what ``judged`` [A] says the best action of ``ranked`` [A] is worth, tied ones on average."""
-    best = maximum(ranked, log_reference)
+@jitable
+def cross_value(selecting: FloatArray, evaluating: FloatArray, log_reference: FloatArray) -> float:
+    """Return the value in ``evaluating`` [A] of the best action of ``selecting`` [A]; the mean over tied ones."""
+    best = maximum(selecting, log_reference)
     total, count = 0.0, 0
-    for action in range(len(ranked)):
-        if ranked[action] == best and log_reference[action] > NEVER:
-            total += judged[action]
+    for action in range(len(selecting)):
+        if selecting[action] == best and log_reference[action] > NEVER:
+            total += evaluating[action]
             count += 1
     return total / count
 
 
-@either_way
-def update(learner: Learner, rule: Rule, table: int, row: int, action: int, target: float) -> None:
-    """Move an entry towards ``target``: q += step_size / (1 + earlier visits / half_life) * (target - q)."""
+@jitable
+def update(learner: Learner, rule: Rule, table: int, state_index: int, action: int, target: float) -> None:
+    """Move one entry towards ``target``: q += step_size / (1 + earlier visits / half_life) * (target - q)."""
     step_size = rule.step_size
     if rule.half_life > 0:
-        step_size /= 1 + learner.visits[table][row][action] / rule.half_life
-        learner.visits[table][row][action] += 1
-    values = learner.q[table][row]
+        step_size /= 1 + learner.visits[table][state_index][action] / rule.half_life
+        learner.visits[table][state_index][action] += 1
+    values = learner.q[table][state_index]
     values[action] += step_size * (target - values[action])
     if rule.backup == DOUBLE_Q:
-        learner.q[2][row][action] = (learner.q[0][row][action] + learner.q[1][row][action]) / 2
+        learner.q[2][state_index][action] = (
+            learner.q[0][state_index][action] + learner.q[1][state_index][action]
+        ) / 2
 
 
-@either_way
+@jitable
 def advance(
     learner: Learner,
     rule: Rule,
     reward: float,
-    row: int,
+    state_index: int,
     terminated: bool,
     truncated: bool,
     rng: np.random.Generator,
 ) -> None:
-    """Learn from the step that led from where the cursor stands to ``row``, and choose the next action there.
+    """Learn from the step of ``step_state`` that led to ``state_index``, and choose the next action there.
 
-    The next action is chosen before the update, as SARSA must; so the backups differ in what they bootstrap
-    from alone. A truncated episode bootstraps from its last row, a terminated one is worth nothing further
-    (its ``row`` is not read). An n-step return ends early where the episode does, and before an exploratory
-    action where the backup is not about the policy that explores (Watkins 1989).
+    The next action is chosen before the update, because SARSA needs it; the backups differ only in the value that
+    they bootstrap from. A truncated episode bootstraps from its last state. A terminated one has value 0 there
+    (``state_index`` is not read). An n-step return ends early where the episode ends. For an off-policy backup it
+    also ends before an exploratory action (Watkins 1989).
     """
-    cursor, backup = learner.cursor, rule.backup
-    learner.return_so_far[0] += reward
-    cursor[ELAPSED] += 1
-    cursor[STEP] += 1
+    now: StepState = learner.step_state
+    backup = rule.backup
+    now.episode_return += reward
+    now.episode_steps += 1
+    now.step += 1
     table = 0
     if backup == DOUBLE_Q and rng.random() < 0.5:
         table = 1
-    action, explored, value, excess = 0, False, 0.0, 0.0
+    action, explored, value, kl_penalty = 0, False, 0.0, 0.0
     if not terminated:
-        epsilon = epsilon_at(rule, cursor[STEP])
-        action, explored, value = choose(learner, rule, row, epsilon, rng.random())
+        epsilon = epsilon_at(rule, now.step)
+        action, explored, value = choose(learner, rule, state_index, epsilon, rng.random())
         if backup == SARSA:
-            value = learner.q[0][row][action]
+            value = learner.q[0][state_index][action]
         elif backup == EXPECTED_SARSA:
             value = (1 - epsilon) * value + epsilon * mean_value(
-                learner.q[0][row], learner.log_reference[row]
+                learner.q[0][state_index], learner.log_reference[state_index]
             )
         elif backup == DOUBLE_Q:
-            value = cross_value(learner.q[table][row], learner.q[1 - table][row], learner.log_reference[row])
+            value = cross_value(
+                learner.q[table][state_index],
+                learner.q[1 - table][state_index],
+                learner.log_reference[state_index],
+            )
         elif backup == SOFT_Q:
-            excess = learner.q[0][row][action] - value
+            kl_penalty = learner.q[0][state_index][action] - value
     if rule.n_step == 1:
-        update(learner, rule, table, cursor[ROW], cursor[ACTION], reward + rule.discount * value)
+        update(learner, rule, table, now.state_index, now.action, reward + rule.discount * value)
     else:
         on_policy = backup in (SARSA, EXPECTED_SARSA)
-        settle(learner, rule, table, reward, value, terminated or truncated or (explored and not on_policy))
-        learner.waiting_excess[cursor[WAITING]] = excess
-    cursor[ROW] = row
-    cursor[ACTION] = action
+        update_n_step(
+            learner, rule, table, reward, value, terminated or truncated or (explored and not on_policy)
+        )
+        learner.buffer_kl_penalty[now.buffered] = kl_penalty
+    now.state_index = state_index
+    now.action = action
 
 
-@either_way
-def settle(learner: Learner, rule: Rule, table: int, reward: float, value: float, ends: bool) -> None:
-    """Let the step just taken wait; update the one that is n_step old, or all if their return ``ends``.
+@jitable
+def update_n_step(learner: Learner, rule: Rule, table: int, reward: float, value: float, ends: bool) -> None:
+    """Append the last step to the n-step buffer; update the step that is n_step old, or all if the return ``ends``.
 
-    Return of step k: G(k) = reward(k) + discount (G(k+1) - excess(k+1)), where excess is what soft Q-learning
-    pays for the action of step k+1, kl_coef log(policy / reference); after the last step G is ``value``.
+    Return of step k: G(k) = reward(k) + discount * (G(k+1) - kl_penalty(k+1)). In soft Q-learning kl_penalty(k+1)
+    is kl_coef * log(policy / reference) of the action of step k+1, else 0. After the last step G is ``value``.
     """
-    newest = learner.cursor[WAITING]
-    learner.waiting_row[newest] = learner.cursor[ROW]
-    learner.waiting_action[newest] = learner.cursor[ACTION]
-    learner.waiting_reward[newest] = reward
+    newest = learner.step_state.buffered
+    learner.buffer_state_index[newest] = learner.step_state.state_index
+    learner.buffer_action[newest] = learner.step_state.action
+    learner.buffer_reward[newest] = reward
     oldest = newest + 1 - rule.n_step
     return_ = value
     for k in range(newest, -1, -1):
-        return_ = learner.waiting_reward[k] + rule.discount * return_
+        return_ = learner.buffer_reward[k] + rule.discount * return_
         if ends or k == oldest:
-            update(learner, rule, table, learner.waiting_row[k], learner.waiting_action[k], return_)
-        return_ -= learner.waiting_excess[k]
-    learner.cursor[WAITING] = 0 if ends else newest + 1
+            update(learner, rule, table, learner.buffer_state_index[k], learner.buffer_action[k], return_)
+        return_ -= learner.buffer_kl_penalty[k]
+    learner.step_state.buffered = 0 if ends else newest + 1
     if oldest == 0 and not ends:
         for k in range(newest):
-            learner.waiting_row[k] = learner.waiting_row[k + 1]
-            learner.waiting_action[k] = learner.waiting_action[k + 1]
-            learner.waiting_reward[k] = learner.waiting_reward[k + 1]
-            learner.waiting_excess[k] = learner.waiting_excess[k + 1]
-        learner.cursor[WAITING] = newest
+            learner.buffer_state_index[k] = learner.buffer_state_index[k + 1]
+            learner.buffer_action[k] = learner.buffer_action[k + 1]
+            learner.buffer_reward[k] = learner.buffer_reward[k + 1]
+            learner.buffer_kl_penalty[k] = learner.buffer_kl_penalty[k + 1]
+        learner.step_state.buffered = newest
 
 
-@either_way
-def begin(learner: Learner, rule: Rule, row: int, rng: np.random.Generator) -> None:
-    """Start an episode at ``row`` and choose its first action."""
-    cursor = learner.cursor
-    learner.return_so_far[0] = 0.0
-    cursor[ELAPSED] = 0
-    cursor[WAITING] = 0
-    cursor[ROW] = row
-    cursor[ACTION] = choose(learner, rule, row, epsilon_at(rule, cursor[STEP]), rng.random())[0]
+@jitable
+def begin(learner: Learner, rule: Rule, state_index: int, rng: np.random.Generator) -> None:
+    """Start an episode at ``state_index`` and choose its first action."""
+    now: StepState = learner.step_state
+    now.episode_return = 0.0
+    now.episode_steps = 0
+    now.buffered = 0
+    now.state_index = state_index
+    now.action = choose(learner, rule, state_index, epsilon_at(rule, now.step), rng.random())[0]
 
 
-@either_way
+@jitable
 def record_episode(learner: Learner) -> None:
-    """Write the return and the length of the episode that has just ended into the ring."""
-    slot = learner.cursor[EPISODES] % WINDOW
-    learner.recent[0, slot] = learner.return_so_far[0]
-    learner.recent[1, slot] = learner.cursor[ELAPSED]
-    learner.cursor[EPISODES] += 1
+    """Write the return and the length of the episode that has just ended into the ring buffer."""
+    slot = learner.step_state.episodes % WINDOW
+    learner.recent[0, slot] = learner.step_state.episode_return
+    learner.recent[1, slot] = learner.step_state.episode_steps
+    learner.step_state.episodes += 1
 
 
-@either_way
-def begin_in_tables(learner: Learner, rule: Rule, world: World, rng: np.random.Generator) -> None:
-    """Start an episode in a state drawn from the process's start distribution."""
-    state = int(np.searchsorted(world.start, rng.random(), side="right"))
-    learner.cursor[STATE] = state
+@jitable
+def begin_in_tables(learner: Learner, rule: Rule, mdp: CompiledMDP, rng: np.random.Generator) -> None:
+    """Start an episode in a state sampled from the start distribution of ``mdp``."""
+    state = int(np.searchsorted(mdp.start, rng.random(), side="right"))
+    learner.step_state.mdp_state = state
     begin(learner, rule, state, rng)
 
 
 @compiled
-def walk_tables(learner: Learner, rule: Rule, world: World, rng: np.random.Generator, steps: int) -> None:
+def walk_tables(learner: Learner, rule: Rule, mdp: CompiledMDP, rng: np.random.Generator, steps: int) -> None:
     """Take ``steps`` steps in the tables, episode after episode, and learn from each."""
-    cursor = learner.cursor
-    n_states, _, n_outcomes = world.next_state.shape
-    if cursor[PLACE] != IN_TABLES:
-        begin_in_tables(learner, rule, world, rng)
-        cursor[PLACE] = IN_TABLES
+    now: StepState = learner.step_state
+    n_states, _, n_outcomes = mdp.next_state.shape
+    if now.episode_in != IN_TABLES:
+        begin_in_tables(learner, rule, mdp, rng)
+        now.episode_in = IN_TABLES
     for _ in range(steps):
-        state, action, outcome = cursor[STATE], cursor[ACTION], 0
+        state, action, outcome = now.mdp_state, now.action, 0
         if n_outcomes > 1:
-            draw = rng.random()
+            uniform = rng.random()
             for k in range(n_outcomes - 1):
-                outcome += draw >= world.cumulative[state, action, k]
-        reward = world.reward[state, action, outcome]
-        terminated = world.terminated[state, action, outcome]
-        elapsed = cursor[ELAPSED] + 1
-        at_horizon = elapsed >= world.horizon
+                outcome += uniform >= mdp.cumulative[state, action, k]
+        reward = mdp.reward[state, action, outcome]
+        terminated = mdp.terminated[state, action, outcome]
+        elapsed = now.episode_steps + 1
+        at_horizon = elapsed >= mdp.horizon
         if at_horizon:
-            reward += world.last_reward[state, action]
-            terminated = terminated or world.horizon_terminates
-        next_state = world.next_state[state, action, outcome]
-        next_row = next_state + elapsed * n_states if world.horizon_terminates else next_state
-        advance(learner, rule, reward, next_row, terminated, at_horizon, rng)
-        cursor[STATE] = next_state
+            reward += mdp.last_reward[state, action]
+            terminated = terminated or mdp.horizon_terminates
+        next_state = mdp.next_state[state, action, outcome]
+        next_index = next_state + elapsed * n_states if mdp.horizon_terminates else next_state
+        advance(learner, rule, reward, next_index, terminated, at_horizon, rng)
+        now.mdp_state = next_state
         if terminated or at_horizon:
             record_episode(learner)
-            begin_in_tables(learner, rule, world, rng)
+            begin_in_tables(learner, rule, mdp, rng)

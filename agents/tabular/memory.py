@@ -1,4 +1,4 @@
-"""What the runs of a tabular agent remember: made, grown, and lent to the drivers, who change it."""
+"""The memory of the runs of a tabular agent: how to create it, grow it and give one run of it to a driver."""
 
 import math
 from typing import Any
@@ -6,39 +6,38 @@ from typing import Any
 import numpy as np
 
 from tokenwalk.agents.tabular.config import QLearningConfig
-from tokenwalk.agents.tabular.kernels import NEVER, WINDOW, Learner, World
+from tokenwalk.agents.tabular.kernels import NEVER, STEP_STATE, WINDOW, CompiledMDP, Learner, StepState
 from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.tabular import TabularMDP
 
-# What ``lent`` copies into lists and ``hand_back`` writes back.
-_SMALL = ("waiting_row", "waiting_action", "waiting_reward", "waiting_excess", "cursor", "return_so_far")
+# ``python_view`` copies these into lists and ``write_back`` copies them back.
+_BUFFERS = ("buffer_state_index", "buffer_action", "buffer_reward", "buffer_kl_penalty")
 
 
-def new_memory(config: QLearningConfig, runs: int, n_rows: int, n_actions: int) -> Learner:
-    """Return R runs that know nothing: every entry at ``initial_value``, a uniform reference policy."""
-    tables = (runs, 3 if config.backup == "double-q" else 1, n_rows, n_actions)
+def new_memory(config: QLearningConfig, runs: int, n_states: int, n_actions: int) -> Learner:
+    """Return the memory of R new runs: every entry at ``initial_value``, a uniform reference policy."""
+    tables = (runs, 3 if config.backup == "double-q" else 1, n_states, n_actions)
     counts = tables if config.step_size_half_life > 0 else (runs, 0, 0, 0)
-    queue = (runs, config.n_step)
+    buffer = (runs, config.n_step)
     return Learner(
         q=np.full(tables, float(config.initial_value)),
         visits=np.zeros(counts, dtype=np.int64),
-        log_reference=np.full((n_rows, n_actions), -math.log(n_actions)),
-        waiting_row=np.zeros(queue, dtype=np.int64),
-        waiting_action=np.zeros(queue, dtype=np.int64),
-        waiting_reward=np.zeros(queue),
-        waiting_excess=np.zeros(queue),
-        cursor=np.zeros((runs, 8), dtype=np.int64),
-        return_so_far=np.zeros((runs, 1)),
+        log_reference=np.full((n_states, n_actions), -math.log(n_actions)),
+        buffer_state_index=np.zeros(buffer, dtype=np.int64),
+        buffer_action=np.zeros(buffer, dtype=np.int64),
+        buffer_reward=np.zeros(buffer),
+        buffer_kl_penalty=np.zeros(buffer),
+        step_state=np.zeros(runs, dtype=STEP_STATE),
         recent=np.zeros((runs, 2, WINDOW)),
     )
 
 
-def grown(memory: Learner, config: QLearningConfig, n_rows: int) -> Learner:
-    """Return ``memory`` with room for at least ``n_rows`` rows, the new ones as in ``new_memory``."""
+def grown(memory: Learner, config: QLearningConfig, n_states: int) -> Learner:
+    """Return ``memory`` with room for at least ``n_states`` state indices, the new ones as in ``new_memory``."""
     runs, _, had, n_actions = memory.q.shape
-    if n_rows <= had:
+    if n_states <= had:
         return memory
-    fresh = new_memory(config, runs, max(n_rows, 2 * had), n_actions)
+    fresh = new_memory(config, runs, max(n_states, 2 * had), n_actions)
     fresh.q[:, :, :had] = memory.q
     fresh.log_reference[:had] = memory.log_reference
     if memory.visits.size:
@@ -52,8 +51,8 @@ def run_of(memory: Learner, run: int) -> Learner:
     return Learner(log_reference=memory.log_reference, **parts)
 
 
-class Rows(dict[int, memoryview]):
-    """A table [X, A] for the Python driver: its rows as memoryviews, made when first asked for.
+class ValueViews(dict[int, memoryview]):
+    """A table [X, A] for the Python driver: one memoryview [A] per state index, made at its first use.
 
     An entry of a memoryview is read in a quarter of the time that an array takes, and is a Python number.
     """
@@ -62,35 +61,37 @@ class Rows(dict[int, memoryview]):
         super().__init__()
         self._table = table
 
-    def __missing__(self, row: int) -> memoryview:
-        """Return the view of ``row``."""
-        view = self[row] = memoryview(self._table[row])
+    def __missing__(self, state_index: int) -> memoryview:
+        """Return the view of the entries of ``state_index``, [A]."""
+        view = self[state_index] = memoryview(self._table[state_index])
         return view
 
 
-def lent(memory: Learner, run: int) -> Learner:
-    """Return one run's part of ``memory`` for the Python driver: tables as shared rows, the rest as lists.
+def python_view(memory: Learner, run: int) -> Learner:
+    """Return one run's part of ``memory`` for the Python driver.
 
-    The lists are copies until ``hand_back``.
+    The tables are views of the memory. The n-step buffer and the step state are copies until ``write_back``.
     """
     part = run_of(memory, run)
-    views: dict[str, Any] = {name: getattr(part, name).tolist() for name in _SMALL}
-    views["q"] = [Rows(table) for table in part.q]
-    views["visits"] = [Rows(table) for table in part.visits]
-    views["log_reference"] = Rows(part.log_reference)
+    views: dict[str, Any] = {name: getattr(part, name).tolist() for name in _BUFFERS}
+    views["step_state"] = StepState(*part.step_state.item())
+    views["q"] = [ValueViews(table) for table in part.q]
+    views["visits"] = [ValueViews(table) for table in part.visits]
+    views["log_reference"] = ValueViews(part.log_reference)
     return part._replace(**views)
 
 
-def hand_back(memory: Learner, run: int, learner: Learner) -> None:
-    """Write what the Python driver changed in a ``lent`` learner's lists into the memory."""
-    for name in _SMALL:
+def write_back(memory: Learner, run: int, learner: Learner) -> None:
+    """Write what the Python driver changed in the copies of a ``python_view`` into the memory."""
+    for name in _BUFFERS:
         getattr(memory, name)[run] = getattr(learner, name)
+    memory.step_state[run] = learner.step_state.as_tuple()
     if memory.q.shape[1] == 3:  # an interruption may have come between a table and the mean
         memory.q[run, 2] = (memory.q[run, 0] + memory.q[run, 1]) / 2
 
 
 def restricted(log_reference: FloatArray, mask: Any) -> FloatArray:
-    """Return ``log_reference`` [A] over the actions that ``mask`` [A] allows, normalised again.
+    """Return ``log_reference`` [A] over the actions that ``mask`` [A] allows, normalized again.
 
     Raises:
         ValueError: a mask of another shape, or one that allows nothing that the reference allows.
@@ -107,9 +108,9 @@ def restricted(log_reference: FloatArray, mask: Any) -> FloatArray:
     return kept
 
 
-def world_of(mdp: TabularMDP, reward: FloatArray, last_reward: FloatArray) -> World:
-    """Return ``mdp`` as the compiled loop walks it, paid ``reward`` [S, A, K] and ``last_reward`` [S, A]."""
-    return World(
+def compiled_mdp(mdp: TabularMDP, reward: FloatArray, last_reward: FloatArray) -> CompiledMDP:
+    """Return ``mdp`` for the compiled loop, with ``reward`` [S, A, K] and ``last_reward`` [S, A]."""
+    return CompiledMDP(
         next_state=np.array(mdp.next_state, dtype=np.int64, order="C"),
         cumulative=_cumulated(mdp.probability),
         terminated=np.array(mdp.terminated, order="C"),
@@ -122,7 +123,7 @@ def world_of(mdp: TabularMDP, reward: FloatArray, last_reward: FloatArray) -> Wo
 
 
 def _cumulated(probability: FloatArray) -> FloatArray:
-    """Return the sums along the last axis, infinite from the last possible outcome on: no draw passes it."""
+    """Return the sums along the last axis, infinite from the last possible outcome on: no random number is larger."""
     possible: IntArray = (probability > 0).astype(np.int64)
     following: IntArray = np.cumsum(possible[..., ::-1], axis=-1)[..., ::-1] - possible
     cumulated: FloatArray = np.where(following == 0, np.inf, np.cumsum(probability, axis=-1))

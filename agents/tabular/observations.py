@@ -1,4 +1,4 @@
-"""From an observation to a row of the table: its number, or a growing dictionary where the space is large."""
+"""From an observation to its state index in the table: a formula, or a growing dictionary for a large space."""
 
 import operator
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenwalk.envs.arrays import IntArray
 
-DENSE_LIMIT = 1_000_000  # observations that get a row each in advance
+DENSE_LIMIT = 1_000_000  # observations that get a state index each in advance
 
 
 class UnsupportedSpaceError(ValueError):
@@ -17,15 +17,15 @@ class UnsupportedSpaceError(ValueError):
 
 
 class ObservationIndex:
-    """Rows for observations made of D integers, the d-th in start[d] .. start[d] + size[d] - 1.
+    """State indices of observations made of D integers, the d-th in start[d] .. start[d] + size[d] - 1.
 
-    Up to ``DENSE_LIMIT`` of them every observation has its row: the integers are digits, the first the most
-    significant. Beyond, an observation is given the next free row when it is first seen.
+    Up to ``DENSE_LIMIT`` observations, each has its state index from the beginning: the integers are digits, the
+    first the most significant. Beyond that, an observation gets the next free state index when it is first seen.
 
     Args:
         sizes: values of each integer.
         starts: smallest value of each.
-        keys: for a growing index, the observations that have rows already, int64 [rows, D].
+        keys: for a growing index, the observations that already have a state index, int64 [S, D].
     """
 
     def __init__(self, sizes: list[int], starts: list[int], keys: IntArray | None = None) -> None:
@@ -34,45 +34,47 @@ class ObservationIndex:
         for size in sizes:
             count *= size
         self.grows = count > DENSE_LIMIT
-        self._rows: dict[tuple[int, ...], int] = {}
+        self._indices: dict[tuple[int, ...], int] = {}
         if keys is not None:
-            self._rows = {tuple(key): row for row, key in enumerate(keys.tolist())}
+            self._indices = {tuple(key): index for index, key in enumerate(keys.tolist())}
         self._count = count
         self._only = len(sizes) == 1 and not self.grows
 
     @property
-    def n_rows(self) -> int:
-        """Return the rows given so far: all of them, or those of the observations seen."""
-        return len(self._rows) if self.grows else self._count
+    def n_states(self) -> int:
+        """Return the number of state indices so far, S: of all observations, or of those seen."""
+        return len(self._indices) if self.grows else self._count
 
     @property
     def keys(self) -> IntArray:
-        """Return the observations that have rows in a growing index, row by row, int64 [rows, D]."""
-        return np.array(list(self._rows), dtype=np.int64).reshape(len(self._rows), len(self.sizes))
+        """Return the observations that have a state index in a growing index, in its order, int64 [S, D]."""
+        return np.array(list(self._indices), dtype=np.int64).reshape(len(self._indices), len(self.sizes))
 
-    def row(self, observation: Any) -> int:
-        """Return the row of ``observation``; a growing index gives it one.
+    def state_index(self, observation: Any) -> int:
+        """Return the state index of ``observation``; a growing index gives it one.
 
         Raises:
             ValueError: an integer outside the observation space.
         """
         if self._only:
-            row = operator.index(observation) - self.starts[0]
-            if 0 <= row < self._count:
-                return row
+            index = operator.index(observation) - self.starts[0]
+            if 0 <= index < self._count:
+                return index
             raise _outside(observation, self.sizes, self.starts)
         if self.grows:
-            return self._rows.setdefault(tuple(_integers(observation)), len(self._rows))
-        row = 0
+            return self._indices.setdefault(tuple(_integers(observation)), len(self._indices))
+        index = 0
         for value, start, size in zip(_integers(observation), self.starts, self.sizes, strict=True):
             if not start <= value < start + size:
                 raise _outside(observation, self.sizes, self.starts)
-            row = row * size + value - start
-        return row
+            index = index * size + value - start
+        return index
 
     def find(self, observation: Any) -> int | None:
-        """Return the row of ``observation``, or None where a growing index has none for it; gives none."""
-        return self._rows.get(tuple(_integers(observation))) if self.grows else self.row(observation)
+        """Return the state index of ``observation``; None where a growing index has none, which it then does not add."""
+        return (
+            self._indices.get(tuple(_integers(observation))) if self.grows else self.state_index(observation)
+        )
 
 
 def index_of(space: gym.Space[Any]) -> ObservationIndex:
@@ -107,7 +109,7 @@ def _parts(space: gym.Space[Any], whole: gym.Space[Any]) -> Iterator[tuple[int, 
     else:
         raise UnsupportedSpaceError(
             f"a tabular agent cannot take the observations {whole}: it takes Discrete, MultiDiscrete and "
-            "Tuples of these; sort them with gymnasium.wrappers.TransformObservation, or train ppo or dqn"
+            "Tuples of these; bin them with gymnasium.wrappers.TransformObservation, or train ppo or dqn"
         )
 
 

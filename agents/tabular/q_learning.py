@@ -1,8 +1,8 @@
 """The tabular agent: Q-learning, SARSA, expected SARSA, double and soft Q-learning, in several runs at once.
 
-The algorithm itself is in ``kernels``; here are its two drivers: ``learn_mdp`` walks the tables of a
-``TabularMDP``, compiled; ``learn_env`` steps any Gymnasium environment from Python. Both may stop anywhere
-and go on.
+``textbook`` shows the update rule in its simplest form. The full algorithm is in ``kernels``. This file has its two
+drivers: ``learn_mdp`` is compiled and samples from the tables of a ``TabularMDP``; ``learn_env`` steps any Gymnasium
+environment from Python. Both can stop after any step and continue later.
 """
 
 import math
@@ -16,15 +16,11 @@ import numpy as np
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.greedy import greedy_policy, soft_policy
 from tokenwalk.agents.tabular.kernels import (
-    ACTION,
-    EPISODES,
     IN_ENVIRONMENT,
     NEVER,
-    NOWHERE,
-    PLACE,
-    ROW,
-    STEP,
+    NO_EPISODE,
     WINDOW,
+    StepState,
     advance,
     begin,
     epsilon_at,
@@ -35,15 +31,23 @@ from tokenwalk.agents.tabular.kernels import (
     soft_maximum,
     walk_tables,
 )
-from tokenwalk.agents.tabular.memory import grown, hand_back, lent, new_memory, restricted, run_of, world_of
+from tokenwalk.agents.tabular.memory import (
+    compiled_mdp,
+    grown,
+    new_memory,
+    python_view,
+    restricted,
+    run_of,
+    write_back,
+)
 from tokenwalk.agents.tabular.observations import ObservationIndex, check_actions, index_of
-from tokenwalk.envs.arrays import BoolArray, FloatArray
+from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.checks import check_seed
 from tokenwalk.envs.tabular import TabularMDP
 
 OnProgress = Callable[[int, Mapping[str, float]], None]  # (steps of each run so far, tag -> value)
-CHUNK_SECONDS = 0.2  # of learning between two looks at the clock, and the longest that Ctrl-C has to wait
-WALK_SECONDS = 0.001  # of one run's share in it, at least: handing its arrays over takes a hundredth of that
+CHUNK_SECONDS = 0.2  # of learning between two readings of the clock; Ctrl-C waits at most this long
+WALK_SECONDS = 0.001  # minimum share of one run in it; passing its arrays takes 1 % of that
 
 
 class QLearning:
@@ -51,12 +55,12 @@ class QLearning:
 
     Args:
         config: how to learn.
-        index: from observations to rows; S is its number of rows.
+        index: from observations to state indices; it has S of them.
         n_actions: A.
         n_times: T where the agent sees (time, state), because the horizon is part of the task; else 1.
-        first_action: what the environment calls the action that is 0 here.
+        first_action: the environment's number of action 0.
         runs: R.
-        seed: run r draws from the r-th child of SeedSequence(seed).
+        seed: run r samples from the r-th child of SeedSequence(seed).
         log_reference: float [S, A], natural log of the policy that soft-q is regularized against; -inf where
             an action is not available. Uniform over all actions if not given.
 
@@ -83,10 +87,10 @@ class QLearning:
             raise ValueError(f"runs is {runs!r}: give an integer of 1 or more")
         self.config, self.index, self.runs, self.seed = config, index, int(runs), check_seed(seed)
         self.n_actions, self.n_times, self.first_action = n_actions, n_times, first_action
-        self.memory = new_memory(config, self.runs, n_times * max(index.n_rows, 1), n_actions)
+        self.memory = new_memory(config, self.runs, n_times * max(index.n_states, 1), n_actions)
         self.reference: FloatArray | None = None  # as given; a mask may narrow the memory's
         if log_reference is not None:
-            expected = (index.n_rows, n_actions)
+            expected = (index.n_states, n_actions)
             if index.grows or log_reference.shape != expected:
                 raise ValueError(
                     f"log_reference has shape {log_reference.shape}: give {expected}, of a dense index"
@@ -98,9 +102,9 @@ class QLearning:
         ]
         self.environments_begun = np.zeros(
             self.runs, dtype=np.int64
-        )  # how often each run was put into an environment
+        )  # environments that each run has started in
         self._environments: list[gym.Env[Any, Any] | None] = [None] * self.runs
-        self._masks: dict[int, bytes] = {}  # row -> the mask that the memory's reference follows
+        self._masks: dict[int, bytes] = {}  # state index -> the mask that the memory's reference follows
 
     @classmethod
     def for_mdp(
@@ -141,11 +145,11 @@ class QLearning:
         on_progress: OnProgress | None = None,
         progress_every: float = 0.2,
     ) -> None:
-        """Take ``steps`` more steps in each run, compiled, in the tables of ``mdp``; an open episode goes on.
+        """Take ``steps`` more steps in each run, compiled, in the tables of ``mdp``; an open episode continues.
 
         Args:
             mdp: its horizon truncates, or ends the episode where it is part of the task.
-            weights: channel -> weight; the sum is what the agent is paid.
+            weights: channel -> weight; the weighted sum is the reward.
             steps: of each run.
             on_progress: called with the steps so far and ``metrics()``, at the end and before it at most
                 every ``progress_every`` seconds.
@@ -153,18 +157,18 @@ class QLearning:
         Raises:
             ValueError: tables of another size than the agent's or without its actions, negative steps.
         """
-        has = (self.index.n_rows, self.n_actions, self.n_times)
+        has = (self.index.n_states, self.n_actions, self.n_times)
         if (mdp.n_states, mdp.n_actions, _times(mdp)) != has or (self.available & ~mdp.available).any():
             raise ValueError(
                 f"the tables have {mdp.n_states} states, {mdp.n_actions} actions and {_times(mdp)} times, "
                 f"the agent {has[0]}, {has[1]} and {has[2]}, or it takes actions that are not available there: "
                 "make it with QLearning.for_mdp"
             )
-        world, rule = world_of(mdp, *mdp.reward(weights)), self.config.rule
+        tables, rule = compiled_mdp(mdp, *mdp.reward(weights)), self.config.rule
         learners = [run_of(self.memory, run) for run in range(self.runs)]
 
         def walk(run: int, n_steps: int) -> None:
-            walk_tables(learners[run], rule, world, self.generators[run], n_steps)
+            walk_tables(learners[run], rule, tables, self.generators[run], n_steps)
 
         self._learn(steps, walk, on_progress, progress_every)
 
@@ -177,9 +181,9 @@ class QLearning:
     ) -> None:
         """Take ``steps`` more steps in each run, in ``env`` (one for each run) with the agent's spaces.
 
-        Masks in ``info["action_mask"]`` are respected. An open episode goes on if the environment is the one
-        that the run was in; else, and after an interruption, an episode begins with a seed of its own. The
-        arguments are otherwise those of ``learn_mdp``.
+        Masks in ``info["action_mask"]`` are respected. An open episode continues if it is in the same
+        environment. Else, and after an interruption, a new episode begins, with a new seed. The other arguments are
+        those of ``learn_mdp``.
 
         Raises:
             UnsupportedSpaceError: spaces that no tabular agent takes.
@@ -209,16 +213,16 @@ class QLearning:
         on_progress: OnProgress | None,
         progress_every: float,
     ) -> None:
-        """Let each run walk to the same step, all of them in turn in chunks of about CHUNK_SECONDS.
+        """Bring each run to the same step, in turn, in chunks of about CHUNK_SECONDS.
 
-        Where a run stands is in the memory alone, so that an exception between two walks, such as Ctrl-C,
-        leaves an agent that can go on; runs that were left behind then catch up.
+        Only the memory holds the progress of a run. So the agent can continue after an exception between two walks,
+        such as Ctrl-C; runs that are behind then catch up.
         """
         if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
             raise ValueError(f"steps is {steps!r}: give an integer of 0 or more")
         target, chunk, reported = self.steps + int(steps), 100, time.perf_counter()
         seconds = max(CHUNK_SECONDS, self.runs * WALK_SECONDS)
-        while (behind := target - self.memory.cursor[:, STEP]).any():
+        while (behind := target - self.memory.step_state["step"]).any():
             began = time.perf_counter()
             for run in np.flatnonzero(behind).tolist():
                 walk(run, min(chunk, int(behind[run])))
@@ -234,54 +238,57 @@ class QLearning:
     def _walk_env(self, run: int, env: gym.Env[Any, Any], steps: int) -> None:
         """Take ``steps`` steps of one run in ``env``."""
         if self.index.grows:  # a step shows at most two observations: the next, and one after a reset
-            self.memory = grown(self.memory, self.config, self.index.n_rows + 2 * steps + 1)
-        learner, rule, rng = lent(self.memory, run), self.config.rule, self.generators[run]
-        cursor, row_of, first_action = learner.cursor, self.index.row, self.first_action
-        goes_on = cursor[PLACE] == IN_ENVIRONMENT and self._environments[run] is env
-        cursor[PLACE] = NOWHERE  # until the walk is over: an interrupted environment may be anywhere
+            self.memory = grown(self.memory, self.config, self.index.n_states + 2 * steps + 1)
+        learner, rule, rng = python_view(self.memory, run), self.config.rule, self.generators[run]
+        state_index_of, first_action = self.index.state_index, self.first_action
+        now: StepState = learner.step_state
+        goes_on = now.episode_in == IN_ENVIRONMENT and self._environments[run] is env
+        now.episode_in = (
+            NO_EPISODE  # until the loop is over: the state of an interrupted environment is unknown
+        )
         try:
             if not goes_on:
                 observation, info = env.reset(seed=self._next_environment_seed(run))
-                begin(learner, rule, self._row_under_mask(observation, info), rng)
+                begin(learner, rule, self._masked_state_index(observation, info), rng)
             for _ in range(steps):
-                observation, reward, terminated, truncated, info = env.step(cursor[ACTION] + first_action)
+                observation, reward, terminated, truncated, info = env.step(now.action + first_action)
                 reward = float(reward)
                 if not math.isfinite(reward):
-                    raise ValueError(f"{env} paid {reward}: a reward must be finite")
+                    raise ValueError(f"the reward of {env} is {reward}: it must be finite")
                 if terminated:
-                    row = 0
+                    state_index = 0
                 elif "action_mask" in info:
-                    row = self._row_under_mask(observation, info)
+                    state_index = self._masked_state_index(observation, info)
                 else:
-                    row = row_of(observation)
-                advance(learner, rule, reward, row, terminated, truncated, rng)
+                    state_index = state_index_of(observation)
+                advance(learner, rule, reward, state_index, terminated, truncated, rng)
                 if terminated or truncated:
                     record_episode(learner)
                     observation, info = env.reset()
-                    begin(learner, rule, self._row_under_mask(observation, info), rng)
-            cursor[PLACE] = IN_ENVIRONMENT
+                    begin(learner, rule, self._masked_state_index(observation, info), rng)
+            now.episode_in = IN_ENVIRONMENT
             self._environments[run] = env
         finally:
-            hand_back(self.memory, run, learner)
+            write_back(self.memory, run, learner)
 
-    def _row_under_mask(self, observation: Any, info: Mapping[str, Any]) -> int:
-        """Return the row of ``observation``, its reference narrowed to the actions that ``info`` allows."""
-        row = self.index.row(observation)
+    def _masked_state_index(self, observation: Any, info: Mapping[str, Any]) -> int:
+        """Return the state index of ``observation``; narrow its reference policy to the actions that ``info`` allows."""
+        state_index = self.index.state_index(observation)
         mask = info.get("action_mask")
-        if mask is not None and self._masks.get(row) != (key := np.asarray(mask).tobytes()):
-            self.memory.log_reference[row] = restricted(self._unmasked_reference(row), mask)
-            self._masks[row] = key
-        return row
+        if mask is not None and self._masks.get(state_index) != (key := np.asarray(mask).tobytes()):
+            self.memory.log_reference[state_index] = restricted(self._unmasked_reference(state_index), mask)
+            self._masks[state_index] = key
+        return state_index
 
-    def _unmasked_reference(self, row: int) -> FloatArray:
-        """Return the reference policy of a row before any mask, float64 [A]."""
+    def _unmasked_reference(self, state_index: int) -> FloatArray:
+        """Return the log reference policy at a state index before any mask, float64 [A]."""
         if self.reference is None:
             return np.full(self.n_actions, -math.log(self.n_actions))
-        row_of_reference: FloatArray = self.reference[row]
-        return row_of_reference
+        log_reference: FloatArray = self.reference[state_index]
+        return log_reference
 
     def _next_environment_seed(self, run: int) -> int:
-        """Return a seed for the environment that a run is put into: each time another."""
+        """Return a seed for the next environment of a run, a new one each time."""
         self.environments_begun[run] += 1
         child = np.random.SeedSequence(self.seed, spawn_key=(run, int(self.environments_begun[run])))
         return int(child.generate_state(1)[0])
@@ -289,7 +296,13 @@ class QLearning:
     @property
     def steps(self) -> int:
         """Return the steps that each run has taken (after an interruption: the one that is furthest)."""
-        return int(self.memory.cursor[:, STEP].max())
+        return int(self.memory.step_state["step"].max())
+
+    @property
+    def episodes(self) -> IntArray:
+        """Return the episodes that each run has finished, int64 [R]."""
+        episodes: IntArray = self.memory.step_state["episodes"]
+        return episodes.copy()
 
     @property
     def values(self) -> FloatArray:
@@ -298,8 +311,8 @@ class QLearning:
 
     @property
     def available(self) -> BoolArray:
-        """Return which actions the agent takes, bool [S, A]: what no mask and no reference rules out."""
-        available: BoolArray = self.memory.log_reference[: self.index.n_rows] > NEVER
+        """Return which actions the agent takes, bool [S, A]: no mask and no reference policy excludes them."""
+        available: BoolArray = self.memory.log_reference[: self.index.n_states] > NEVER
         return available
 
     def greedy_policy(self) -> FloatArray:
@@ -307,7 +320,7 @@ class QLearning:
         return greedy_policy(self.values, self.available)
 
     def policy(self) -> FloatArray:
-        """Return what ``act`` draws from, float64 [R, T or 1, S, A]: greedy, or soft-q's own."""
+        """Return the policy that ``act`` samples from, float64 [R, T or 1, S, A]: greedy, or soft-q's own."""
         if self.config.backup != "soft-q":
             return self.greedy_policy()
         return soft_policy(self.values, self._by_time(self.memory.log_reference), self.config.kl_coef)
@@ -324,23 +337,24 @@ class QLearning:
         """Return the environment's action of the scored policy, ties broken by ``rng``; nothing is learned.
 
         Args:
-            observation: one that was never seen is worth the same whatever is done.
+            observation: all actions of one that was never seen have the same value.
             rng: of the caller; the agent's own generators are left alone.
-            run: whose table to ask.
-            action_mask: the actions allowed now, bool [A]; the last that it met there if not given.
+            run: which run's table to use.
+            action_mask: the actions allowed now, bool [A]; the last mask seen there if not given.
             at: steps since the episode began, where the agent sees the time.
         """
         known = self.index.find(observation)
         if known is None:
-            row, values, log_reference = 0, np.zeros(self.n_actions), self._unmasked_reference(0)
+            state_index, values, log_reference = 0, np.zeros(self.n_actions), self._unmasked_reference(0)
         else:
-            row = known + at * self.index.n_rows
-            values, log_reference = self.memory.q[run, -1, row], self.memory.log_reference[row]
+            state_index = known + at * self.index.n_states
+            values = self.memory.q[run, -1, state_index]
+            log_reference = self.memory.log_reference[state_index]
         if action_mask is not None:
-            log_reference = restricted(self._unmasked_reference(row), action_mask)
+            log_reference = restricted(self._unmasked_reference(state_index), action_mask)
         if self.config.backup == "soft-q":
-            top = soft_maximum(values, log_reference, self.config.kl_coef)
-            chosen = sample_soft(values, log_reference, top, self.config.kl_coef, rng.random())
+            best = soft_maximum(values, log_reference, self.config.kl_coef)
+            chosen = sample_soft(values, log_reference, best, self.config.kl_coef, rng.random())
         else:
             chosen = greedy(values, log_reference, maximum(values, log_reference), rng.random())
         return chosen + self.first_action
@@ -354,8 +368,8 @@ class QLearning:
         metrics["train/epsilon"] = epsilon_at(self.config.rule, self.steps)
         step_size = np.full(self.runs, float(self.config.step_size))
         if self.config.step_size_half_life > 0:  # of the entry that each run is about to update
-            cursor = self.memory.cursor
-            visits = self.memory.visits[np.arange(self.runs), 0, cursor[:, ROW], cursor[:, ACTION]]
+            now = self.memory.step_state  # [R]
+            visits = self.memory.visits[np.arange(self.runs), 0, now["state_index"], now["action"]]
             step_size /= 1 + visits / self.config.step_size_half_life
         metrics["train/step_size"] = float(step_size.mean())
         return metrics
@@ -371,13 +385,13 @@ class QLearning:
         return self._mean_of_recent(1)
 
     def _mean_of_recent(self, which: int) -> FloatArray:
-        finished = np.minimum(self.memory.cursor[:, EPISODES], WINDOW)
-        sums = self.memory.recent[:, which].sum(axis=1)  # slots that were never used hold 0
+        finished = np.minimum(self.episodes, WINDOW)
+        sums = self.memory.recent[:, which].sum(axis=1)  # unused entries are 0
         return np.where(finished > 0, sums / np.maximum(finished, 1), np.nan)
 
     def _by_time(self, table: FloatArray) -> FloatArray:
-        """Return [..., X, A] as [..., T or 1, S, A], without the rows that a growing index has not given."""
-        n_states = self.index.n_rows
+        """Return [..., X, A] as [..., T or 1, S, A], without the state indices that a growing index has not given yet."""
+        n_states = self.index.n_states
         shown = table[..., : self.n_times * n_states, :]
         return shown.reshape(*table.shape[:-2], self.n_times, n_states, self.n_actions)
 

@@ -38,9 +38,9 @@ class ModelRequest:
 
     Attributes:
         task: a name, or FILE.py:NAME.
-        writer: who writes the texts that are learned from: the task's reference policy, or "mixed", each token by it or
-            by the exact optimum, which is paid now and then even where the reference policy never is.
-        data: a file of preferences or of texts, instead of what is written.
+        writer: what generates the training texts: the task's reference policy, or "mixed", each token by it or
+            by the exact optimum, which is rewarded now and then even where the reference policy never is.
+        data: a file of preferences or of texts, instead of generated texts.
         run_dir: a new folder; None: a numbered one under runs/.
         threads: of torch.
     """
@@ -57,7 +57,7 @@ class ModelRun:
     """A run of a learned reward: its folder, its curves and its summary."""
 
     kind: str
-    teaching: ModelRequest
+    model_request: ModelRequest
     training: TrainingConfig
     request: Mapping[str, Any]
     lines: Mapping[str, Mapping[str, float]]
@@ -73,13 +73,18 @@ class ModelRun:
         """
         import torch
 
-        torch.set_num_threads(self.teaching.threads)
+        torch.set_num_threads(self.model_request.threads)
         started = time.perf_counter()
-        label = self.teaching.task.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-        folder = RunFolder.create(self.teaching.run_dir, f"{self.kind}-{label}")
-        asked = {"agent": self.kind, "env": self.teaching.task, "env_args": {}, "seed": self.training.seed}
-        data = None if self.teaching.data is None else str(self.teaching.data.resolve())
-        folder.write_config({**asked, "writer": self.teaching.writer, "data": data, **self.request})
+        label = self.model_request.task.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+        folder = RunFolder.create(self.model_request.run_dir, f"{self.kind}-{label}")
+        asked = {
+            "agent": self.kind,
+            "env": self.model_request.task,
+            "env_args": {},
+            "seed": self.training.seed,
+        }
+        data = None if self.model_request.data is None else str(self.model_request.data.resolve())
+        folder.write_config({**asked, "writer": self.model_request.writer, "data": data, **self.request})
         total = int(self.request["steps"])
         with Tracker(folder.path, self.lines) as tracker:
             tracker.log_hparams({**asked, **self.request["config"]})
@@ -107,7 +112,7 @@ class ModelRun:
         held_out = [one.held_out for one in trained if one.held_out is not None]
         summary = {
             "agent": self.kind,
-            "env": self.teaching.task,
+            "env": self.model_request.task,
             **figures,
             "updates": sum(one.updates for one in trained),
             "training_loss": float(np.mean([one.loss for one in trained])) if trained[0].updates else None,

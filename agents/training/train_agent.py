@@ -47,10 +47,10 @@ def train(
         agent: a name of ``registry.AGENTS``, or FILE.py:CLASS.
         env: an environment's name or id.
         steps: environment steps of each run; the agent's default for this environment where None.
-        seed: of everything that is drawn.
+        seed: of everything that is sampled.
         runs: independent runs (16 by default for tabular agents on tables, else 1).
         env_args: for ``gym.make``.
-        reward: what a token task pays instead of its own: gold, proxy, a run folder, FILE.py:FUNCTION, each with =WEIGHT
+        reward: of a token task instead of its own: gold, proxy, a run folder, FILE.py:FUNCTION, each with =WEIGHT
             or, annealed over the training, =FROM..TO.
         shaping: potentials whose shaping is added for the learner: machine, value, a run folder, FILE.py:FUNCTION.
         config: the agent's dataclass; its default for this environment where None.
@@ -61,7 +61,7 @@ def train(
     Returns:
         The keys agent, env, steps, seconds, return, gold, proxy, optimal_return, reference_return, normalized_score, those
         of a language model (regularized_return, optimal_regularized), kl, exact, interval, note, caveat (what an SB3 agent
-        optimises other than the exact answers), runs, interrupted, run_dir. Ctrl-C ends the training early, with what was
+        optimizes other than the exact answers), runs, interrupted, run_dir. Ctrl-C ends the training early, with what was
         learned saved and ``interrupted`` true.
 
     Raises:
@@ -98,7 +98,7 @@ def train(
 
 
 def resume(run: Path, *, steps: int | None = None, on_progress: OnProgress | None = None) -> dict[str, Any]:
-    """Go on with a tabular run for ``steps`` more steps (its own budget where None) and return the new summary.
+    """Continue a tabular run for ``steps`` more steps (its own budget where None) and return the new summary.
 
     Raises:
         ValueError: no run, a damaged one, one whose agent cannot go on, or negative steps.

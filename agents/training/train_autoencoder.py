@@ -26,7 +26,7 @@ TELLING = (
 
 
 def train_autoencoder_run(
-    teaching: ModelRequest,
+    model_request: ModelRequest,
     config: TokenAutoencoderConfig,
     training: TrainingConfig | None = None,
     on_progress: OnProgress | None = None,
@@ -43,8 +43,8 @@ def train_autoencoder_run(
         As ``train_reward_model_run``.
     """
     training = default_training(config) if training is None else training
-    task = find_task(teaching.task)
-    texts = None if teaching.data is None else read_texts(teaching.data, task)
+    task = find_task(model_request.task)
+    texts = None if model_request.data is None else read_texts(model_request.data, task)
     completions, weight, exact = reference_completions(task)
     worst = error_without_code(task, completions, weight)
 
@@ -58,7 +58,7 @@ def train_autoencoder_run(
 
     request = {"config": {**asdict(config), "training": asdict(training)}, "steps": training.updates}
     lines = {"optimum": {"eval/loss": 0.0}, "reference": {"eval/loss": worst}}
-    run = ModelRun("autoencoder", teaching, training, request, lines, on_progress)
+    run = ModelRun("autoencoder", model_request, training, request, lines, on_progress)
     model, trained, seconds, folder = run.carry_out(learn)
     return run.finish(
         folder,

@@ -15,9 +15,8 @@ from tokenwalk.agents.backprop.lm import KIND, TokenLM, entropy_rate, pretrain
 from tokenwalk.agents.exact_tokens.completions import (
     Completions,
     TreeTooLargeError,
-    blank_prefixes,
-    concatenate,
 )
+from tokenwalk.agents.exact_tokens.encode import read_rows
 from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.tracking import Tracker
@@ -71,32 +70,8 @@ def read_source(task: str | None, text: str | None, tokens: Tokens, horizon: int
     return TextSource(found, rows, None, note if dropped else None)
 
 
-def read_rows(path: Path, task: Task) -> tuple[Completions, int]:
-    """Return the lines of ``path`` in rows of at most H tokens, and how many pieces of them are no tokens.
-
-    Raises:
-        ValueError: there are no rows.
-    """
-    known = {token: number for number, token in enumerate(task.vocabulary.tokens[:-1])}
-    rows: list[list[int]] = []
-    dropped = 0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        pieces = line.split() if task.vocabulary.separator else list(line.strip())
-        ids = [known[piece] for piece in pieces if piece in known]
-        dropped += len(pieces) - len(ids)
-        if ids:
-            ids.append(task.vocabulary.eos)
-            rows += [ids[first : first + task.horizon] for first in range(0, len(ids), task.horizon)]
-    if not rows:
-        raise ValueError(f"{path} holds no token of the vocabulary: give a text with at least one line")
-    blank = blank_prefixes(task, np.zeros(len(rows), dtype=np.int64))
-    for number, row in enumerate(rows):
-        blank.tokens[number, : len(row)], blank.length[number] = row, len(row)
-    return concatenate([blank]), dropped
-
-
 def train_lm_run(
-    teaching: ModelRequest,
+    model_request: ModelRequest,
     source: TextSource,
     config: LMConfig,
     training: TrainingConfig | None = None,
@@ -120,12 +95,12 @@ def train_lm_run(
     def learn(
         report: Callable[..., None], folder: RunFolder, tracker: Tracker
     ) -> tuple[TokenLM, list[Training]]:
-        def look(number: int, lm: TokenLM) -> None:
+        def evaluated(number: int, lm: TokenLM) -> None:
             lm.save(folder.path / "model.safetensors")
             tracker.log_text(number * training.evaluate_every, "samples", as_markdown(sample_texts(lm, task)))
 
         lm, trained = pretrain(
-            task, config, training, texts=source.texts, on_progress=report, on_evaluation=look
+            task, config, training, texts=source.texts, on_progress=report, on_evaluation=evaluated
         )
         return lm, [trained]
 
@@ -134,7 +109,7 @@ def train_lm_run(
         "steps": training.updates,
         "source": "task" if source.texts is None else "text",
     }
-    run = ModelRun(KIND, teaching, training, request, lines, on_progress)
+    run = ModelRun(KIND, model_request, training, request, lines, on_progress)
     lm, trained, seconds, folder = run.carry_out(learn)
     figures = lm_figures(lm, task, source.floor, trained[0].held_out)
     texts = config.texts if source.texts is None else len(source.texts)
@@ -188,11 +163,11 @@ def expected_surprise(lm: TokenLM, task: Task) -> tuple[float, float]:
 
 
 def sample_texts(lm: TokenLM, task: Task, count: int = SHOWN, seed: int = 0) -> list[str]:
-    """Return ``count`` texts that the model writes, each with its prompt before it."""
+    """Return ``count`` texts that the model generates, each with its prompt before it."""
     rng = np.random.default_rng(seed)
     prompt = rng.choice(len(task.prompts), size=count, p=task.prompt_weights)
     generator = torch.Generator(lm.device).manual_seed(seed)
-    written = lm.write(task.prompt_ids[prompt], generator, lm.mask(prompt))
+    written = lm.generate(task.prompt_ids[prompt], generator, lm.mask(prompt))
     texts = [task.vocabulary.decode(row) for row in written.tokens.cpu().numpy()]
     return [f"{task.prompts[number]}{text}" for number, text in zip(prompt, texts, strict=True)]
 

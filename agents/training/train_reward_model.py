@@ -53,7 +53,7 @@ def mixed_policy(task: Task) -> AutomatonPolicy:
 
 
 def train_reward_model_run(
-    teaching: ModelRequest,
+    model_request: ModelRequest,
     config: RewardModelConfig,
     training: TrainingConfig | None = None,
     on_progress: OnProgress | None = None,
@@ -72,13 +72,13 @@ def train_reward_model_run(
         NonFiniteLossError: the loss overflowed; the run then holds the last good parameters.
     """
     training = default_training(config) if training is None else training
-    task = find_task(teaching.task)
-    policy = mixed_policy(task) if teaching.writer == "mixed" else None
-    preferences = None if teaching.data is None else read_preferences(teaching.data, task)
+    task = find_task(model_request.task)
+    policy = mixed_policy(task) if model_request.writer == "mixed" else None
+    preferences = None if model_request.data is None else read_preferences(model_request.data, task)
     if preferences is not None:
         config = replace(config, pairs=len(preferences))
-    lesson = RewardDataset(task, config, training.seed, policy, preferences)
-    floor = lesson.floor()
+    dataset = RewardDataset(task, config, training.seed, policy, preferences)
+    floor = dataset.irreducible_loss()
     lines = {} if floor is None else {"optimum": {"eval/loss": floor}}
 
     def learn(
@@ -86,14 +86,14 @@ def train_reward_model_run(
     ) -> tuple[RewardModel, list[Training]]:
         saved = _Saver(folder)
         return train_reward_model(
-            lesson, training, name=folder.path.name, on_progress=report, on_checkpoint=saved.save
+            dataset, training, name=folder.path.name, on_progress=report, on_checkpoint=saved.save
         )
 
     request = {
         "config": {**asdict(config), "training": asdict(training)},
         "steps": training.updates * config.members,
     }
-    run = ModelRun("reward-model", teaching, training, request, lines, on_progress)
+    run = ModelRun("reward-model", model_request, training, request, lines, on_progress)
     model, trained, seconds, folder = run.carry_out(learn)
     return run.finish(
         folder,

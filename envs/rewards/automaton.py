@@ -1,7 +1,7 @@
-"""Finite automata over tokens: what reward machines, reference policies and their products share.
+"""Finite automata over tokens, for reward machines, reference policies and their products.
 
 An automaton is ``next_state`` [Q, V] and ``start`` [P] (one state, or one per prompt). The last token, V - 1,
-is ``<eos>``: it ends the episode, so the state after it is never read and is written as 0.
+is ``<eos>``: it ends the episode, so the state after it is never read and is set to 0.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def check_automaton(
     """Return both as int64, [Q, V] and [P], where a bare ``start`` becomes [1]; ``names`` are used in errors.
 
     Raises:
-        ValueError: no integers, another shape, or a state out of range.
+        ValueError: not integers, another shape, or a state out of range.
     """
     table, first = np.array(next_state), np.atleast_1d(np.array(start))
     for name, states in zip(names, (table, first), strict=True):
@@ -40,7 +40,7 @@ def check_automaton(
     for name, states in zip(names, (table, first), strict=True):
         if states.min() < 0 or states.max() >= len(table):
             worst = states.min() if states.min() < 0 else states.max()
-            raise ValueError(f"{name} holds the state {worst}: there are the states 0 to {len(table) - 1}")
+            raise ValueError(f"{name} holds the state {worst}: give states from 0 to {len(table) - 1}")
     return table.astype(np.int64), first.astype(np.int64)
 
 
@@ -58,7 +58,7 @@ def product(tables: Sequence[IntArray], starts: Sequence[IntArray], limit: int =
     Args:
         tables: the next states of each automaton, over the same V tokens.
         starts: the starting states of each, [1] or [P]; a single one serves every prompt.
-        limit: the number of states beyond which it refuses.
+        limit: maximum number of states.
 
     Raises:
         TooManyStatesError: more than ``limit`` reachable states, or sizes whose product leaves 62 bits.
@@ -67,7 +67,7 @@ def product(tables: Sequence[IntArray], starts: Sequence[IntArray], limit: int =
     sizes = [len(table) for table in tables]
     if prod(sizes) >= 2**62:
         raise TooManyStatesError(
-            f"a product of {sizes} states has {prod(sizes):.1e}: minimise the parts or leave some out"
+            f"a product of {sizes} states has {prod(sizes):.1e}: minimize the parts or leave some out"
         )
     counts = {len(start) for start in starts} - {1}
     if len(counts) > 1:
@@ -94,7 +94,7 @@ def product(tables: Sequence[IntArray], starts: Sequence[IntArray], limit: int =
             raise TooManyStatesError(
                 f"the product of machines of {sizes} states has more than {limit:,} reachable ones "
                 f"(found {known.size:,}): "
-                "minimise the parts, leave some out, or raise the limit"
+                "minimize the parts, leave some out, or raise the limit"
             )
     next_state = np.zeros((known.size, tables[0].shape[1]), dtype=np.int64)
     next_state[:, :-1] = np.searchsorted(known, successors(known))
@@ -104,7 +104,7 @@ def product(tables: Sequence[IntArray], starts: Sequence[IntArray], limit: int =
 
 
 def partition(next_state: IntArray, outputs: FloatArray) -> IntArray:
-    """Return the class of each state, [Q] in 0..n-1: two states share one if no completion tells them apart.
+    """Return the class of each state, [Q] in 0..n-1: two states share one if every completion gives both the same outputs.
 
     Moore's refinement: states are first split by ``outputs`` [Q, K], then by the classes of their successors,
     until no class splits. Outputs are compared exactly.

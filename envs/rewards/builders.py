@@ -1,4 +1,4 @@
-"""The reward machines that tasks are made of: keywords, exact answers, brackets, weights, any step function.
+"""Builders of reward machines: keywords, exact answers, brackets, token weights, any step function.
 
 Every builder takes token ids; ``n_tokens`` is V, and token V - 1 is ``<eos>``. Each returns the smallest
 machine.
@@ -15,9 +15,8 @@ from tokenwalk.envs.rewards.machine import RewardMachine
 
 State = TypeVar("State", bound=Hashable)
 Step = Callable[[State, int], tuple[State, float]]
-_Open = (
-    tuple[tuple[int, ...], int] | None
-)  # the closing brackets awaited, the pairs opened so far; None: spoilt
+# The expected closing brackets and the number of pairs opened so far; None after an error.
+_Open = tuple[tuple[int, ...], int] | None
 STEP_LIMIT = 20_000  # states explored from a Python function; 50 tokens each take a second or so
 
 
@@ -31,12 +30,12 @@ def from_step_function(
     """Return the machine of a Python function, explored breadth-first from ``starts``.
 
     Args:
-        step: ``step(state, token) -> (next state, reward)``, pure; states are hashable. After ``<eos>`` the
-            state is not followed.
+        step: ``step(state, token) -> (next state, reward)``, pure; states are hashable. The state after
+            ``<eos>`` is not read.
         starts: the state before the first token: one, or one for each prompt.
         n_tokens: V.
-        at_horizon: what the token pays on top where it is the H-th one; nothing if None.
-        limit: the number of states beyond which it refuses.
+        at_horizon: additional reward of the H-th token; 0 if None.
+        limit: maximum number of states.
 
     Raises:
         TooManyStatesError: more than ``limit`` states, with the count reached.
@@ -45,7 +44,7 @@ def from_step_function(
     states = list(number)
     following: list[list[int]] = []
     rewards: list[list[float]] = []
-    for state in states:  # grows while it is walked: breadth first
+    for state in states:  # grows during the loop: breadth first
         outcomes = [step(state, token) for token in range(n_tokens)]
         for reached, _ in outcomes[:-1]:
             if reached not in number:
@@ -54,7 +53,7 @@ def from_step_function(
         if len(states) > limit:
             raise TooManyStatesError(
                 f"the step function has more than {limit:,} states (found {len(states):,} after "
-                f"{len(rewards) + 1:,} were followed): let its state remember less, or raise the limit"
+                f"{len(rewards) + 1:,} were expanded): use a smaller state, or raise the limit"
             )
         following.append([number[reached] for reached, _ in outcomes[:-1]] + [0])
         rewards.append([reward for _, reward in outcomes])
@@ -68,7 +67,7 @@ def from_step_function(
 def keyword(
     word: Sequence[int], n_tokens: int, reward: float = 1.0, afterwards: float | None = None
 ) -> RewardMachine:
-    """Return the machine that pays ``reward`` where the last tokens spell ``word``.
+    """Return the machine that gives ``reward`` where the last tokens spell ``word``.
 
     The state is the length of the longest prefix of ``word`` that the tokens so far end with (Knuth, Morris
     and Pratt 1977).
@@ -76,9 +75,9 @@ def keyword(
     Args:
         word: token ids.
         n_tokens: V.
-        reward: paid at the token that completes the word.
-        afterwards: None pays each occurrence, overlapping ones too; a number pays the first one only, and
-            that number (0.0: nothing) for each later token but ``<eos>``.
+        reward: of the token that completes the word.
+        afterwards: with None each occurrence has the reward, overlapping ones too. With a number only the first one
+            has it, and each later token but ``<eos>`` has that number as reward.
 
     Raises:
         ValueError: an empty word, a token out of range, or ``<eos>`` in the word.
@@ -91,7 +90,7 @@ def keyword(
         return next(size for size in range(most, -1, -1) if tokens[len(tokens) - size :] == word[:size])
 
     def step(matched: int, token: int) -> tuple[int, float]:
-        if matched < 0:  # spelt once, and only once is paid
+        if matched < 0:  # the word is complete, and only its first occurrence has the reward
             return matched, (afterwards or 0.0) if token != n_tokens - 1 else 0.0
         reached = longest_match((*word[:matched], token), matched + 1)
         if reached < len(word):
@@ -102,10 +101,10 @@ def keyword(
 
 
 def exact_answers(answers: Sequence[Sequence[int]], n_tokens: int, reward: float = 1.0) -> RewardMachine:
-    """Return the machine that pays ``reward`` at ``<eos>`` if the completion is exactly the prompt's answer.
+    """Return the machine that gives ``reward`` at ``<eos>`` if the completion is exactly the prompt's answer.
 
-    ``answers`` holds one answer for each prompt; a single one is an exact string. The state is what remains
-    to be written. A completion that the horizon ends is not paid.
+    ``answers`` holds one answer for each prompt; a single one is an exact string. The state is the rest
+    of the answer. A completion that the horizon ends has the reward 0.
 
     Raises:
         ValueError: no answers, a token out of range, or ``<eos>`` in an answer.
@@ -125,41 +124,41 @@ def exact_answers(answers: Sequence[Sequence[int]], n_tokens: int, reward: float
 def balanced_brackets(
     pairs: Sequence[tuple[int, int]], n_tokens: int, max_depth: int, max_pairs: int, reward_per_pair: float
 ) -> RewardMachine:
-    """Return the machine that pays ``reward_per_pair`` a matched pair, at ``<eos>``, if all is balanced.
+    """Return the machine that gives ``reward_per_pair`` for each matched pair, at ``<eos>``, if all are balanced.
 
     Args:
         pairs: the opening and the closing token of each kind.
         n_tokens: V.
-        max_depth: a completion that opens more at once pays nothing.
-        max_pairs: one that opens more in all pays nothing; (H - 1) // 2 is all that a horizon has room for.
-        reward_per_pair: paid for each pair.
+        max_depth: maximum number of open pairs; above it the reward is 0.
+        max_pairs: maximum number of pairs; above it the reward is 0. A horizon has room for (H - 1) // 2.
+        reward_per_pair: reward of each pair.
 
     Raises:
         ValueError: a token out of range or used twice.
     """
     tokens = _checked_word([token for pair in pairs for token in pair], n_tokens)
     if len(set(tokens)) < len(tokens):
-        raise ValueError(f"the pairs {list(pairs)} use a token twice: give each bracket its own")
+        raise ValueError(f"the pairs {list(pairs)} use a token twice: give each bracket another token")
     closing = dict(pairs)
 
     def step(state: _Open, token: int) -> tuple[_Open, float]:
         if state is None:
             return None, 0.0
-        awaited, opened = state
+        expected, opened = state
         if token == n_tokens - 1:
-            return None, opened * reward_per_pair if not awaited else 0.0
+            return None, opened * reward_per_pair if not expected else 0.0
         if token in closing:
-            if len(awaited) == max_depth or opened == max_pairs:
+            if len(expected) == max_depth or opened == max_pairs:
                 return None, 0.0
-            return ((*awaited, closing[token]), opened + 1), 0.0
-        return ((awaited[:-1], opened) if awaited and awaited[-1] == token else None), 0.0
+            return ((*expected, closing[token]), opened + 1), 0.0
+        return ((expected[:-1], opened) if expected and expected[-1] == token else None), 0.0
 
     starts: list[_Open] = [((), 0)]
     return from_step_function(step, starts, n_tokens)
 
 
 def token_weights(weights: Sequence[float] | FloatArray) -> RewardMachine:
-    """Return the machine of one state that pays ``weights[token]``, [V], for each token, ``<eos>`` last."""
+    """Return the machine of one state whose reward is ``weights[token]``, [V], ``<eos>`` last."""
     reward = np.array([weights], dtype=np.float64)
     return RewardMachine(
         np.zeros(reward.shape, dtype=np.int64), reward, np.zeros(reward.shape), np.zeros(1, dtype=np.int64)

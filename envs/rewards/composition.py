@@ -1,4 +1,4 @@
-"""Named, weighted sources with roles; terms are kept apart until the very sum that is paid."""
+"""Named, weighted reward functions with roles, and their sum: the reward."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,20 +12,19 @@ from tokenwalk.envs.rewards.source import Source, SourceContractError, check_sou
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """What an agent is paid, what is true, and what is only looked at.
+    """The training reward, the gold reward, the metrics and the shaping of an environment.
 
     The reward is, by definition, the float64 sum of the weighted train terms in their order, then the shaping terms.
 
     Attributes:
-        train: role *train*: the sources that are paid, each with its weight.
-        gold: role *gold*: the truth, always measured; the agent sees it only where it is a train source as
-            well.
-        metrics: role *metric*: sources that are measured and logged, never paid.
-        shaping: role *shaping*: added to what the learner gets and in no return: not part of what is "paid".
+        train: role *train*: the components of the training reward, each with its weight.
+        gold: role *gold*: the true objective, always logged; the agent gets it only where it is also in ``train``.
+        metrics: role *metric*: reward functions that are only logged.
+        shaping: role *shaping*: terms added to the reward and not to the return.
 
     Raises:
-        SourceContractError: an object that is no source, or two sources of one name.
-        ValueError: nothing to pay, a source paid twice, or a weight that is no finite number.
+        SourceContractError: an object that is not a reward function, or two of the same name.
+        ValueError: no component, a component twice, or a weight that is not a finite number.
     """
 
     train: tuple[tuple[Source, float], ...]
@@ -35,7 +34,7 @@ class Composition:
 
     def __post_init__(self) -> None:
         if not self.train:
-            raise ValueError("no source is paid: give at least one")
+            raise ValueError("the training reward is empty: give one reward function or more")
         named: dict[str, Source] = {}
         added = (*self.train, *self.shaping)
         for source in (*(source for source, _ in added), self.gold, *self.metrics):
@@ -45,12 +44,13 @@ class Composition:
             _check_weight(source, weight)
         if len({source.name for source, _ in added}) < len(added):
             raise ValueError(
-                f"a source is paid twice in {[source.name for source, _ in added]}: add its weights up"
+                f"a reward function is there twice in {[source.name for source, _ in added]}: "
+                "give it once, with the sum of the weights"
             )
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Return every source once: train, shaping, gold, metrics."""
+        """Return every reward function once: train, shaping, gold, metrics."""
         every = (*(source for source, _ in (*self.train, *self.shaping)), self.gold, *self.metrics)
         return tuple({source.name: source for source in every}.values())
 
@@ -58,22 +58,22 @@ class Composition:
         """Return the weighted train and shaping terms by name, of the shape of ``scores``."""
         return {source.name: weight * scores[source.name] for source, weight in (*self.train, *self.shaping)}
 
-    def paid(self, weighted: Mapping[str, FloatArray]) -> FloatArray:
-        """Return the sum of the terms of ``weighted`` in the order of the train sources, float64."""
+    def train_reward(self, weighted: Mapping[str, FloatArray]) -> FloatArray:
+        """Return the sum of the train terms of ``weighted`` in their order, float64."""
         return _added(self.train, weighted)
 
     def reward(self, weighted: Mapping[str, FloatArray]) -> FloatArray:
-        """Return what the learner gets, float64: what is paid, and the shaping terms in their order."""
+        """Return the learner's reward, float64: the sum of the train terms, then of the shaping terms, in their order."""
         return _added((*self.train, *self.shaping), weighted)
 
     def with_weight(self, name: str, weight: float) -> "Composition":
-        """Return the composition in which the train source ``name`` has another weight. For trainers, which log it.
+        """Return the composition in which the train component ``name`` has another weight.
 
         Raises:
-            ValueError: no train source of that name, or a weight that is no finite number.
+            ValueError: no train component of that name, or a weight that is not a finite number.
         """
         if name not in (names := [source.name for source, _ in self.train]):
-            raise ValueError(f"no source called {name!r} is paid: there are {', '.join(names)}")
+            raise ValueError(f"the training reward has no component {name!r}: give one of {', '.join(names)}")
         train = tuple((source, weight if source.name == name else old) for source, old in self.train)
         return replace(self, train=train)
 

@@ -1,4 +1,4 @@
-"""A clip or a gate around one source makes a new source, with a name and a range of its own."""
+"""A clip or a gate around a reward function is a new reward function, with its own name and range."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,12 +20,12 @@ class Clipped:
     high: float
 
     @property
-    def paid(self) -> Literal["token", "end"]:
-        """Return when the inner source is paid."""
-        return self.inner.paid
+    def timing(self) -> Literal["token", "end"]:
+        """Return the timing of the inner reward function."""
+        return self.inner.timing
 
     def score(self, batch: TokenBatch) -> FloatArray:
-        """Return the clipped score of each row, float64 [B]; NaN stays NaN, for whoever checks."""
+        """Return the clipped score of each row, float64 [B]; NaN stays NaN and is refused later."""
         return np.clip(self.inner.score(batch), self.low, self.high)
 
 
@@ -44,9 +44,9 @@ class Gated:
         object.__setattr__(self, "high", max(0.0, self.inner.high))
 
     @property
-    def paid(self) -> Literal["token", "end"]:
-        """Return "end" where one of the two is paid there alone: elsewhere their product is 0."""
-        return "end" if "end" in (self.inner.paid, self.gate.paid) else "token"
+    def timing(self) -> Literal["token", "end"]:
+        """Return "end" if one of the two has this timing: elsewhere their product is 0."""
+        return "end" if "end" in (self.inner.timing, self.gate.timing) else "token"
 
     def score(self, batch: TokenBatch) -> FloatArray:
         """Return the product of both scores, float64 [B]."""
@@ -54,12 +54,12 @@ class Gated:
 
 
 def clipped(source: Source, low: float, high: float, name: str) -> Source:
-    """Return ``source`` with every token's score moved into [low, high]; of a machine it is a machine again.
+    """Return ``source`` with every token's score moved into [low, high]; for a machine it is a machine again.
 
-    It moves the optimum: what lies beyond the range is worth no more than its end.
+    It can change the optimal policy.
 
     Raises:
-        ValueError: low above high, or a range without 0 (a token that is not paid scores 0).
+        ValueError: low above high, or a range without 0 (a token without a reward scores 0).
     """
     if not low <= 0 <= high:
         raise ValueError(f"the range is {low} to {high}: give low <= 0 <= high")
@@ -73,7 +73,7 @@ def clipped(source: Source, low: float, high: float, name: str) -> Source:
 
 
 def gated(source: Source, gate: Source, name: str) -> Source:
-    """Return ``source`` times ``gate``, token by token; of two machines it is a machine again.
+    """Return ``source`` times ``gate``, token by token; for two machines it is a machine again.
 
     Raises:
         SourceContractError: a gate whose range leaves 0 to 1.
@@ -81,13 +81,13 @@ def gated(source: Source, gate: Source, name: str) -> Source:
     """
     if gate.low < 0 or gate.high > 1:
         raise SourceContractError(
-            f"the gate {gate.name!r} states the range {gate.low} to {gate.high}: a gate lies between 0 and 1"
+            f"the gate {gate.name!r} states the range {gate.low} to {gate.high}: give a gate between 0 and 1"
         )
     if not (isinstance(source, MachineSource) and isinstance(gate, MachineSource)):
         return Gated(name, source, gate)
     if source.horizon != gate.horizon:
         raise ValueError(
-            f"{source.name!r} has the horizon {source.horizon} and {gate.name!r} {gate.horizon}: they must agree"
+            f"{source.name!r} has the horizon {source.horizon} and {gate.name!r} {gate.horizon}: give both the same"
         )
     prompts = gate.prompts if source.prompts is None else source.prompts
     return MachineSource(name, source.machine * gate.machine, source.horizon, prompts)

@@ -1,4 +1,4 @@
-"""Anybody's function of text as a source of reward: one adapter, which reads the parameters' names."""
+"""A Python function of text as a reward function: one adapter, which reads the names of the parameters."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ FORMS = "f(text), f(prompt, completion), f(prompts, completions) or f(batch)"
 
 
 def form_of(function: Callable[..., Any]) -> Form:
-    """Return how ``function`` wants to be called, from the names of its parameters.
+    """Return how to call ``function``, by the names of its parameters.
 
-    ``text`` is the completion without its prompt; ``completions`` (TRL's form) takes lists and whatever columns
-    its ``**`` collects; ``batch`` is a ``TokenBatch``.
+    ``text`` is the completion without its prompt; ``completions`` (TRL's form) takes lists, and further columns
+    by its ``**``; ``batch`` is a ``TokenBatch``.
 
     Raises:
-        ValueError: parameters of other names, or further ones that have no default.
+        ValueError: parameters of other names, or further parameters without a default.
     """
     parameters = inspect.signature(function).parameters
     names = [
@@ -44,15 +44,14 @@ def form_of(function: Callable[..., Any]) -> Form:
                 )
             return form
     raise ValueError(
-        f"{_name(function)} takes ({', '.join(parameters)}), and what these are cannot be told from their names: "
-        f"write {FORMS}"
+        f"{_name(function)} takes ({', '.join(parameters)}), and these names are unknown: give {FORMS}"
     )
 
 
 def call_on_texts(
     function: Callable[..., Any], form: Form, prompts: Sequence[str], completions: Sequence[str]
 ) -> list[Any]:
-    """Return what ``function`` gives for each completion, unchecked; a list where it takes lists."""
+    """Return the unchecked result of ``function`` for each completion."""
     taken = inspect.signature(function).parameters
     if form == "prompts and completions":
         given: dict[str, Any] = {"completions": list(completions)}
@@ -70,22 +69,21 @@ def call_on_texts(
 
 @dataclass(frozen=True, eq=False)
 class FunctionSource:
-    """A Python function as a reward, paid at the end of a completion.
+    """A Python function as a reward at the end of a completion.
 
-    Its scores are float64, any finite numbers unless ``low`` and ``high`` say less; 0 where a completion goes on. It
-    moves the optimum to wherever the function is largest, and can be gamed in whatever way the function leaves open:
-    ``tokenwalk audit reward`` looks for that.
+    Its scores are float64: any finite numbers, unless ``low`` and ``high`` are given; 0 before the end of a completion.
+    The optimal policy maximizes the function, exploits included: ``tokenwalk audit reward`` searches for them.
 
     Args:
         name: under which it is logged.
         function: see ``form_of``. It must be importable (defined in a file) to reach another process.
-        vocabulary: what turns ids into the text that it is given.
-        low, high: the range that it must keep to.
+        vocabulary: decodes ids into the text.
+        low, high: the allowed range.
 
     Raises:
         ValueError: a function whose parameters have other names.
-        SourceContractError: from ``score``: it raised, or returned something else than one number for each text (a
-            None, too: "cannot be judged" is not 0, and here every text must be judged); with its name and the text.
+        SourceContractError: from ``score``: the function raised, or did not return one number for each text. None is
+            refused too: it is not 0. The message has the name and the text.
     """
 
     name: str
@@ -93,7 +91,7 @@ class FunctionSource:
     vocabulary: Vocabulary
     low: float = -np.inf
     high: float = np.inf
-    paid: Literal["token", "end"] = "end"
+    timing: Literal["token", "end"] = "end"
 
     def __post_init__(self) -> None:
         form_of(self.function)
@@ -105,7 +103,7 @@ class FunctionSource:
 
 @dataclass(frozen=True, eq=False)
 class FunctionPotential:
-    """A Python function of unfinished text as a potential, for shaping; the rest is as with ``FunctionSource``."""
+    """A Python function of unfinished text as a potential, for shaping; arguments and errors as for ``FunctionSource``."""
 
     name: str
     function: Callable[..., Any]
@@ -137,13 +135,15 @@ def score_by_function(
         found = _called(name, partial(call, prompts, completions), prompts, completions)
         return _numbers(name, found, completions)
     found = []
-    for prompt, text in zip(prompts, completions, strict=True):  # one by one, so that an error names its text
+    for prompt, text in zip(
+        prompts, completions, strict=True
+    ):  # one at a time, so that an error names its text
         found += _called(name, partial(call, [prompt], [text]), [prompt], [text])
     return _numbers(name, found, completions)
 
 
 def _called(name: str, call: Callable[[], Any], prompts: Sequence[str], completions: Sequence[str]) -> Any:
-    """Return what ``call`` returns; what it raises becomes a SourceContractError that names the text."""
+    """Return the result of ``call``; its exception becomes a SourceContractError that names the text."""
     try:
         return call()
     except SourceContractError:

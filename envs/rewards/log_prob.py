@@ -1,4 +1,4 @@
-"""The log-probability of a text under a language model as a reward; the model arrives as a callable."""
+"""The log-probability of a text under a language model as a reward; the model is a callable."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from tokenwalk.envs.vocabulary import Vocabulary
 
 @dataclass(frozen=True, eq=False)
 class LogProbSource:
-    """Pays each token log p(token | prompt, tokens before it), in nats: 0 or less, -inf refused when it is paid.
+    """The reward log p(token | prompt, tokens before it) of each token, in nats: 0 or less; -inf is refused.
 
-    The sum over a completion is its log-probability. It is 0 for a token that the model is sure of, and moves the
-    optimum to the model's most probable text. Known way to game it: the end. A shorter text has fewer factors, so
-    where ``<eos>`` is likely the empty text wins; and what repeats itself is easy to predict.
+    The sum over a completion is its log-probability. It is 0 for a token of probability 1. The optimal
+    policy generates the model's most probable text. Known exploits: a short text, because it has fewer factors, and a
+    repetitive text, because it is easy to predict.
 
     Args:
         name: under which it is logged.
-        log_probs: from a batch of unfinished prefixes to the natural log-probability of each next token, [B, V]: the
-            method of that name of any policy over tokens, a small Transformer's among them.
+        log_probs: from a batch of unfinished prefixes to the natural log-probability of each next token, [B, V]: for
+            example the method of that name of a policy over tokens.
         vocabulary: the task's.
     """
 
@@ -32,7 +32,7 @@ class LogProbSource:
     vocabulary: Vocabulary
     low: float = -np.inf
     high: float = 0.0
-    paid: Literal["token"] = "token"
+    timing: Literal["token"] = "token"
 
     def score(self, batch: TokenBatch) -> FloatArray:
         """Return the log-probability of each row's last token, float64 [B]."""

@@ -1,7 +1,7 @@
-"""Reward machines: rewards over tokens that a finite automaton pays, exact at any length.
+"""Reward machines: rewards over tokens by a finite automaton.
 
 Source: Toro Icarte, Klassen, Valenzano and McIlraith 2018, "Using Reward Machines for High-Level Task
-Specification and Decomposition in Reinforcement Learning"; here the labels are the tokens themselves.
+Specification and Decomposition in Reinforcement Learning"; here the events are the tokens.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ TokenArray = npt.NDArray[np.integer[Any]]
 class RewardMachine:
     """A reward that depends on the tokens so far through one of Q states.
 
-    In state q the token a pays ``reward[q, a]`` and leads to ``next_state[q, a]``; where it is the H-th
-    token, so that the horizon ends the episode, it pays ``reward_at_horizon[q, a]`` on top. Token V - 1 is
+    In state q the token a has the reward ``reward[q, a]`` and leads to ``next_state[q, a]``. The H-th token, at which
+    the horizon ends the episode, adds ``reward_at_horizon[q, a]``. Token V - 1 is
     ``<eos>``: the state after it is never read. Sums and products of machines are machines again.
 
     Attributes:
@@ -31,7 +31,7 @@ class RewardMachine:
         start: int64 [1], or [P] with one state per prompt; a bare integer is accepted.
 
     Raises:
-        ValueError: shapes that disagree, entries that are no integers, a state out of range, or a reward that
+        ValueError: shapes that disagree, entries that are not integers, a state out of range, or a reward that
             is not finite.
     """
 
@@ -72,15 +72,15 @@ class RewardMachine:
         return int(self.next_state.shape[1])
 
     @property
-    def paid(self) -> Literal["token", "end"]:
-        """Return "end" where only the last token of an episode can pay, else "token"."""
+    def timing(self) -> Literal["token", "end"]:
+        """Return "end" if only the last token of an episode has a reward, else "token"."""
         return "token" if self.reward[:, :-1].any() else "end"
 
     def run(self, completion: TokenArray, length: TokenArray, prompt: TokenArray | None = None) -> FloatArray:
         """Return the reward of every token, float64 [B, H]; 0 from ``length`` on.
 
         Args:
-            completion: [B, H]; what stands at and after ``length`` is not read. H is the horizon.
+            completion: [B, H]; entries from ``length`` on are not read. H is the horizon.
             length: [B], tokens in each row, 0 to H.
             prompt: [B], the index of each row's prompt; needed where the machine has a start per prompt.
 
@@ -91,11 +91,11 @@ class RewardMachine:
         tokens = self._checked_tokens(completion, length)
         state = self._starting_states(prompt, len(tokens))
         n_tokens, horizon = self.n_tokens, tokens.shape[1]
-        following, paid = self.next_state.ravel(), self.reward.ravel()
+        following, reward = self.next_state.ravel(), self.reward.ravel()  # [Q * V]
         rewards = np.zeros(tokens.shape)
         for time in range(horizon):
-            index = state * n_tokens + tokens[:, time]
-            rewards[:, time] = paid.take(index)
+            index = state * n_tokens + tokens[:, time]  # [B]
+            rewards[:, time] = reward.take(index)
             if time == horizon - 1:
                 rewards[:, time] += self.reward_at_horizon.ravel().take(index)
             state = following.take(index)
@@ -122,9 +122,7 @@ class RewardMachine:
         tokens = np.where(np.arange(horizon) < length[:, None], completion, 0).astype(np.int64)
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.n_tokens:
             wrong = tokens[(tokens < 0) | (tokens >= self.n_tokens)][0]
-            raise ValueError(
-                f"token {wrong} is out of range: this machine reads the tokens 0 to {self.n_tokens - 1}"
-            )
+            raise ValueError(f"token {wrong} is out of range: give tokens from 0 to {self.n_tokens - 1}")
         if (ended := (tokens[:, :-1] == self.n_tokens - 1) & (np.arange(1, horizon) < length[:, None])).any():
             row = int(np.flatnonzero(ended.any(axis=1))[0])
             raise ValueError(
@@ -147,16 +145,16 @@ class RewardMachine:
         return self.start[prompt]
 
     def __add__(self, other: "RewardMachine") -> "RewardMachine":
-        """Return the machine that pays what both pay. Raises ValueError for another vocabulary."""
+        """Return the machine of the sum of both rewards. Raises ValueError for another vocabulary."""
         both, mine, its = self._beside(other)
         reward = self.reward[mine] + other.reward[its]
         at_horizon = self.reward_at_horizon[mine] + other.reward_at_horizon[its]
         return RewardMachine(both.next_state, reward, at_horizon, both.start).minimized()
 
     def __mul__(self, other: "RewardMachine | float") -> "RewardMachine":
-        """Return this machine paying ``other`` times as much, or, for a machine, the product of both rewards.
+        """Return the machine of this reward times ``other``, a number or another machine.
 
-        The product of two rewards is per token: one that pays 0 or 1 gates the other.
+        The product is taken per token: a machine of the rewards 0 and 1 gates the other.
         """
         if not isinstance(other, RewardMachine):
             return RewardMachine(
@@ -173,13 +171,13 @@ class RewardMachine:
         """Return the product automaton and, by its states, the state of this machine and of ``other``."""
         if self.n_tokens != other.n_tokens:
             raise ValueError(
-                f"one machine reads {self.n_tokens} tokens, the other {other.n_tokens}: they must be the same"
+                f"one machine reads {self.n_tokens} tokens, the other {other.n_tokens}: give two of the same vocabulary"
             )
         both = product([self.next_state, other.next_state], [self.start, other.start])
         return both, both.members[:, 0], both.members[:, 1]
 
     def minimized(self) -> "RewardMachine":
-        """Return the smallest machine that pays the same: unreachable states pruned, equal ones merged."""
+        """Return the smallest machine of the same reward: unreachable states removed, equivalent ones merged."""
         reachable = product([self.next_state], [self.start])
         old = reachable.members[:, 0]
         label = partition(reachable.next_state, np.hstack([self.reward[old], self.reward_at_horizon[old]]))
@@ -191,15 +189,15 @@ class RewardMachine:
         )
 
     def bounds(self, horizon: int) -> tuple[float, float]:
-        """Return the least and the greatest reward of one token, over all completions within ``horizon``."""
+        """Return the minimum and the maximum reward of one token, over all completions within ``horizon``."""
         low, high = np.inf, -np.inf
         reached = np.zeros(self.n_states, dtype=np.bool_)
         reached[self.start] = True
         for time in range(horizon):
-            paid = self.reward[reached]
+            reward = self.reward[reached]  # [reached states, V]
             if time == horizon - 1:
-                paid = paid + self.reward_at_horizon[reached]
-            low, high = min(low, float(paid.min())), max(high, float(paid.max()))
+                reward = reward + self.reward_at_horizon[reached]
+            low, high = min(low, float(reward.min())), max(high, float(reward.max()))
             following = self.next_state[reached, :-1]
             reached = np.zeros(self.n_states, dtype=np.bool_)
             reached[following] = True

@@ -1,8 +1,8 @@
-"""Potentials of unfinished texts, and the shaping rewards that come of them.
+"""Potentials of unfinished texts, and their shaping rewards.
 
-Shaping pays discount * Phi(after) - Phi(before) for every token, with Phi = 0 where the episode has ended: over an
-episode the terms cancel but for -Phi(start), so no policy gains by them that would not gain without (Ng, Harada and
-Russell 1999). The discount must be the learner's own.
+The shaping reward of a token is discount * Phi(after) - Phi(before), with Phi = 0 where the episode has ended. Over an
+episode the terms sum to -Phi(start), so the optimal policies do not change (Ng, Harada and Russell 1999). The discount
+must be the learner's.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from tokenwalk.envs.vocabulary import Vocabulary
 
 
 class Shaped(Protocol):
-    """What shaping must know of a task: ``Task`` itself."""
+    """The part of a ``Task`` that shaping needs."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -35,13 +35,13 @@ class Shaped(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class AutomatonPotential:
-    """A potential that knows a text by the state of an automaton, and may know how many tokens it has.
+    """A potential of the state of an automaton and, optionally, of the number of tokens.
 
     Attributes:
         next_state: int64 [Q, V]; after ``<eos>``, token V - 1, it is never read.
         start: int64 [1], or [N] with one state for each prompt.
-        table: float64 [1, Q], or [H + 1, Q] with a row for each number of tokens written.
-        prompts: integers [N, P], the task's; needed where there is a start for each.
+        table: float64 [1, Q], or [H + 1, Q] with a row for each number of tokens.
+        prompts: integers [N, P], the task's; needed where there is a start for each prompt.
 
     Raises:
         ValueError: shapes that disagree, or a value that is not finite.
@@ -67,18 +67,17 @@ class AutomatonPotential:
         return value
 
     def shaping_machine(self, discount: float, horizon: int) -> RewardMachine:
-        """Return the machine that pays the shaping reward, exactly; its state also counts tokens if the table does."""
+        """Return the machine of the exact shaping reward; its state counts the tokens if the table does."""
         n_states, n_tokens = self.next_state.shape
         times = 1 if len(self.table) == 1 else horizon
         time, state = (index.ravel() for index in np.indices((times, n_states)))
         later = np.minimum(time + 1, len(self.table) - 1)
-        following = self.next_state[state]
+        following = self.next_state[state]  # [times * Q, V]
         ends = np.zeros((len(state), n_tokens), dtype=np.bool_)
         now = np.broadcast_to(self.table[time, state][:, None], ends.shape)
         after = self.table[later[:, None], following]
-        at_horizon = shaping_reward(
-            discount, ~ends, now, after
-        )  # every token of the last step ends the episode
+        # Every token of the last step ends the episode.
+        at_horizon = shaping_reward(discount, ~ends, now, after)
         ends[:, -1] = True
         reward = shaping_reward(discount, ends, now, after)
         counted = np.minimum(time + 1, times - 1)[:, None] * n_states
@@ -87,11 +86,11 @@ class AutomatonPotential:
 
 @dataclass(frozen=True, eq=False)
 class RememberedPotential:
-    """A potential that is asked about each prefix once: for networks, whose learners come by the same texts again.
+    """A cache around a slow potential: it is called once for each prefix.
 
     Args:
         inner: a potential that does not change.
-        limit: prefixes that are remembered; later ones are asked about each time.
+        limit: maximum number of cached prefixes; later ones are not cached.
     """
 
     inner: Potential
@@ -116,10 +115,10 @@ class RememberedPotential:
 
 @dataclass(frozen=True, eq=False)
 class ShapingSource:
-    """Shaping by any potential as a source: discount * Phi(after the token) - Phi(before it). Make it with ``shape``.
+    """Shaping by any potential: discount * Phi(after the token) - Phi(before it). Make it with ``shape``.
 
-    Its scores are float64, of the potential's unit. It leaves the optimal policy where it is, and the
-    KL-regularised one too, if ``discount`` is the learner's.
+    Its scores are float64, of the potential's unit. It changes neither the optimal policy nor the KL-regularized one
+    if ``discount`` is the learner's.
     """
 
     name: str
@@ -128,7 +127,7 @@ class ShapingSource:
     discount: float
     low: float = field(default=-np.inf, init=False)
     high: float = field(default=np.inf, init=False)
-    paid: Literal["token"] = field(default="token", init=False)
+    timing: Literal["token"] = field(default="token", init=False)
 
     def score(self, batch: TokenBatch) -> FloatArray:
         """Return the shaping reward of each row's last token, float64 [B]."""
@@ -140,7 +139,7 @@ class ShapingSource:
 
 
 def shape(potential: Potential, task: "Shaped", discount: float = 1.0, name: str = "shaping") -> Source:
-    """Return the shaping of ``potential`` as a source of ``task``, an exact machine where the potential is an automaton's.
+    """Return the shaping of ``potential`` for ``task``, an exact machine where the potential is an automaton's.
 
     Raises:
         ValueError: a discount outside (0, 1].
@@ -153,17 +152,18 @@ def shape(potential: Potential, task: "Shaped", discount: float = 1.0, name: str
 
 
 def distance_potential(machine: RewardMachine, prompts: TokenArray | None = None) -> AutomatonPotential:
-    """Return the potential R (D + 1 - d) / (D + 1), where d is the fewest tokens to a payment of R, the machine's largest.
+    """Return the potential R (D + 1 - d) / (D + 1), where R is the machine's maximum reward and d the minimum number of
+    tokens to it.
 
-    D is the largest such distance from a state that can still come to it; a state that cannot has the potential 0. Of
-    Password it is the share of the word that is already written.
+    D is the maximum of d over the states that can reach R; a state that cannot has the potential 0. In Password it is
+    the share of the word that is already generated.
 
     Raises:
-        ValueError: a machine that never pays more than 0.
+        ValueError: a machine without a positive reward.
     """
     largest = float(machine.reward.max())
     if largest <= 0:
-        raise ValueError("the machine never pays more than 0, so there is nothing to come nearer to")
+        raise ValueError("the machine has no positive reward: give one that has")
     distance = np.where((machine.reward >= largest - 1e-12 * largest).any(axis=1), 1.0, np.inf)
     for _ in range(machine.n_states):
         nearer = np.minimum(distance, 1 + distance[machine.next_state[:, :-1]].min(axis=1))

@@ -1,4 +1,4 @@
-"""Potential-based shaping (Ng, Harada, Russell 1999): the one place where a shaping term is formed."""
+"""Potential-based shaping (Ng, Harada, Russell 1999): the function that forms every shaping term."""
 
 import numpy as np
 
@@ -10,14 +10,14 @@ def shaping_reward(
 ) -> FloatArray:
     """Return F = discount * (1 - terminated) * value_next - value_now, float64 [B], in reward units.
 
-    Added to the reward, with the agent's own discount, it changes every value by -Phi and no optimal policy: the
-    terms of an episode telescope to discount^T Phi(s_T) - Phi(s_0), and Phi(s_T) is 0 where the episode terminated. A
-    truncation is no termination: it keeps Phi(s_T), from where the learner bootstraps.
+    With the agent's discount it changes every value by -Phi and no optimal policy: the terms of an episode sum to
+    discount^T Phi(s_T) - Phi(s_0), where Phi(s_T) is 0 at a termination. A truncation keeps Phi(s_T), because the learner
+    bootstraps from there.
 
     Args:
         discount: the agent's. terminated: bool [B].
-        value_now: Phi of where each step began, float64 [B].
-        value_next: Phi of where it led, float64 [B]; that of a terminated row is never read and may be NaN.
+        value_now: Phi before each step, float64 [B].
+        value_next: Phi after each step, float64 [B]; the value of a terminated row is not read and may be NaN.
 
     Source: Ng, Harada and Russell 1999, "Policy invariance under reward transformations".
     """
@@ -25,7 +25,7 @@ def shaping_reward(
 
 
 def check_discount(discount: float) -> float:
-    """Return ``discount``, the agent's own. Raises ValueError unless it is a number above 0 and at most 1."""
+    """Return the agent's ``discount``. Raises ValueError unless it is a number above 0 and at most 1."""
     if isinstance(discount, bool) or not isinstance(discount, (int, float)) or not 0 < discount <= 1:
         raise ValueError(f"discount is {discount!r}: give the agent's own, above 0 and at most 1")
     return float(discount)

@@ -1,4 +1,4 @@
-"""Named sources of reward over tokens: what they get, what they must return, the one whole-batch scorer."""
+"""Reward functions over tokens: their input, their contract, and the scorer of whole completions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from tokenwalk.envs.vocabulary import Vocabulary
 
 
 class SourceContractError(ValueError):
-    """A source that returned what it must not, or states nonsense about itself; the message has its name."""
+    """A reward function that broke its contract; the message has its name."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
-    """B prefixes: lanes, nodes of a tree, or whole completions. Padding is the id V.
+    """B prefixes: sub-environments, nodes of a tree, or whole completions. Padding is the id V.
 
     Attributes:
         prompt: integers [B, P], padded on the left.
@@ -36,7 +36,7 @@ class TokenBatch:
         return TokenBatch(self.prompt[rows], self.completion[rows], self.length[rows], self.last[rows])
 
     def before(self, pad: int) -> "TokenBatch":
-        """Return each row without its last token, which ``pad`` takes the place of; ``length`` is 1 or more."""
+        """Return each row with its last token replaced by ``pad``; ``length`` is 1 or more."""
         length = np.asarray(self.length, dtype=np.int64) - 1
         completion = np.array(self.completion)
         completion[np.arange(len(length)), length] = pad
@@ -45,7 +45,7 @@ class TokenBatch:
 
 @runtime_checkable
 class Source(Protocol):
-    """A named reward: a small picklable class; where ``paid`` is "end", it is asked for ``last`` rows alone."""
+    """A named reward function: a small picklable class. Where ``timing`` is "end", it scores only ``last`` rows."""
 
     @property
     def name(self) -> str:
@@ -53,36 +53,36 @@ class Source(Protocol):
 
     @property
     def low(self) -> float:
-        """Return the least score of one token."""
+        """Return the minimum reward of one token."""
 
     @property
     def high(self) -> float:
-        """Return the greatest score of one token."""
+        """Return the maximum reward of one token."""
 
     @property
-    def paid(self) -> Literal["token", "end"]:
-        """Return whether every token is scored, or only the one that ends the episode."""
+    def timing(self) -> Literal["token", "end"]:
+        """Return "token" if every token is scored, "end" if only the last one of the episode is."""
 
     def score(self, batch: TokenBatch) -> FloatArray:
         """Return the reward of each row's last token, float64 [B], finite, from ``low`` to ``high``."""
 
 
 class Potential(Protocol):
-    """A value of prefixes for potential-based shaping; differences of two are formed elsewhere."""
+    """A value of prefixes for potential-based shaping; ``shaping_reward`` forms the differences."""
 
     def value(self, batch: TokenBatch) -> FloatArray:
-        """Return the value of each prefix, float64 [B]; that of a row which is ``last`` is not read."""
+        """Return the value of each prefix, float64 [B]; the value of a ``last`` row is not read."""
 
 
 @dataclass(frozen=True, eq=False)
 class MachineSource:
-    """A reward machine as a source: its scores are exact, and so is its range, over all completions.
+    """A reward machine as a reward function; its range over all completions is exact.
 
     Args:
         name: under which it is logged.
         machine: with one start, or one for each prompt.
         horizon: H, the tokens after which an episode ends.
-        prompts: integers [N, P], the task's prompts; needed where the machine has a start for each.
+        prompts: integers [N, P], the task's prompts; needed where the machine has a start for each prompt.
 
     Raises:
         ValueError: a machine with several starts and no prompt for each.
@@ -99,16 +99,16 @@ class MachineSource:
         n_starts, n_prompts = self.machine.start.size, 0 if self.prompts is None else len(self.prompts)
         if n_starts > 1 and n_starts != n_prompts:
             raise ValueError(
-                f"source {self.name!r} starts from one of {n_starts} prompts and was given {n_prompts}"
+                f"source {self.name!r} has {n_starts} starts and {n_prompts} prompts: give one prompt for each start"
             )
         low, high = self.machine.bounds(self.horizon)
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
 
     @property
-    def paid(self) -> Literal["token", "end"]:
-        """Return "end" where only the last token of an episode can pay, else "token"."""
-        return self.machine.paid
+    def timing(self) -> Literal["token", "end"]:
+        """Return "end" if only the last token of an episode has a reward, else "token"."""
+        return self.machine.timing
 
     def run(self, prompt: TokenArray, completion: TokenArray, length: TokenArray) -> FloatArray:
         """Return the reward of every token, float64 [B, H]. Raises ValueError for an unknown prompt."""
@@ -144,7 +144,7 @@ def states_after(
     Args:
         next_state: int64 [S, V]. start: int64 [1], or [N] with one state for each prompt.
         prompts: integers [N, P], the task's; needed where there is a start for each.
-        batch: prefixes; an ended one is followed to its end.
+        batch: prefixes; an ended one includes its last token.
 
     Raises:
         ValueError: an unknown prompt.
@@ -154,35 +154,39 @@ def states_after(
     if start.size > 1 and prompts is not None:
         state = start[find_rows(prompts, batch.prompt)]
     for time in range(int(length.max(initial=0))):
-        written = time < length
-        token = np.where(written, batch.completion[:, time], 0)
-        state = np.where(written, next_state[state, token], state)
+        started = time < length  # [B]
+        token = np.where(started, batch.completion[:, time], 0)  # [B]
+        state = np.where(started, next_state[state, token], state)  # [B]
     return state
 
 
 def check_source(source: object) -> Source:
-    """Return ``source``. Raises SourceContractError unless it has name, range, ``paid`` and ``score``."""
+    """Return ``source``. Raises SourceContractError unless it has name, range, ``timing`` and ``score``."""
     if not isinstance(source, Source):
-        raise SourceContractError(f"{source!r} is no source: it needs name, low, high, paid and score(batch)")
+        raise SourceContractError(
+            f"{source!r} is no source: it needs name, low, high, timing and score(batch)"
+        )
     if not isinstance(source.name, str) or not source.name:
         raise SourceContractError(f"a source is called {source.name!r}: give it a name")
     if not source.low <= source.high:
         raise SourceContractError(
             f"source {source.name!r} states the range {source.low} to {source.high}: give low <= high"
         )
-    if source.paid not in ("token", "end"):
-        raise SourceContractError(f"source {source.name!r} is paid {source.paid!r}: give 'token' or 'end'")
+    if source.timing not in ("token", "end"):
+        raise SourceContractError(
+            f"source {source.name!r} has the timing {source.timing!r}: give 'token' or 'end'"
+        )
     return source
 
 
 def score_strictly(source: Source, batch: TokenBatch, vocabulary: Vocabulary) -> FloatArray:
-    """Return ``source.score(batch)``, checked, float64 [B]; 0 where it is paid at a later end.
+    """Return ``source.score(batch)``, checked, float64 [B]; 0 where the timing is "end" and the row is not ``last``.
 
     Raises:
-        SourceContractError: no array of float64 [B], a NaN, an infinity, or a score outside the stated range;
-            the message holds the source's name and the text that it was given. Nothing is turned into 0.
+        SourceContractError: not an array of float64 [B], a NaN, an infinity, or a score outside the stated range; the
+            message has the name and the text. No error is replaced by 0.
     """
-    asked = np.ones(len(batch.last), dtype=np.bool_) if source.paid == "token" else np.asarray(batch.last)
+    asked = np.ones(len(batch.last), dtype=np.bool_) if source.timing == "token" else np.asarray(batch.last)
     result = np.zeros(len(asked))
     if not asked.any():
         return result
@@ -211,7 +215,7 @@ def score_strictly(source: Source, batch: TokenBatch, vocabulary: Vocabulary) ->
 
 
 def _text(batch: TokenBatch, row: int, vocabulary: Vocabulary) -> str:
-    """Return the prompt and the completion of one row as a person reads them."""
+    """Return the prompt and the completion of one row as text."""
     ids = batch.completion[row][: int(batch.length[row])]
     end = f" (ended by {vocabulary.tokens[-1]})" if vocabulary.eos in ids else ""
     return f"prompt {vocabulary.decode(batch.prompt[row])!r}, completion {vocabulary.decode(ids)!r}{end}"
@@ -224,18 +228,17 @@ def score_tokens(
     length: TokenArray,
     vocabulary: Vocabulary,
 ) -> dict[str, FloatArray]:
-    """Return the reward of every token by every source, float64 [B, H] by name; 0 from ``length`` on.
+    """Return the reward of every token by every reward function, float64 [B, H] by name; 0 from ``length`` on.
 
-    Each source is shown what it would have seen in an environment: for the t-th token the first t tokens,
-    then padding.
+    Each function gets the input that it gets in an environment: for the t-th token the first t tokens, then padding.
 
     Args:
-        sources: of different names.
+        sources: reward functions of different names.
         prompt: integers [B, P]. completion: integers [B, H], H the horizon. length: integers [B].
-        vocabulary: says which token is ``<eos>``, what pads, and how a text is shown in an error.
+        vocabulary: gives ``<eos>``, the padding, and the text of an error.
 
     Raises:
-        SourceContractError: a source that breaks its contract. ValueError: shapes, tokens or lengths out of
+        SourceContractError: a reward function that breaks its contract. ValueError: shapes, tokens or lengths out of
             range.
     """
     prompt, completion, length = np.asarray(prompt), np.asarray(completion), np.asarray(length)
@@ -255,14 +258,14 @@ def score_tokens(
 def _score_prefixes(
     source: Source, prompt: TokenArray, completion: TokenArray, length: TokenArray, vocabulary: Vocabulary
 ) -> FloatArray:
-    """Return the scores of every prefix by a source that is no machine, float64 [B, H].
+    """Return the score of every prefix by a reward function that is not a machine, float64 [B, H].
 
-    One that is paid at the end is asked once, for all the completions that have one.
+    One of timing "end" is called once, for all completions that have ended.
     """
     horizon = completion.shape[1]
     rewards = np.zeros(completion.shape)
-    if source.paid == "end":
-        at = np.maximum(length, 1) - 1  # the place of the last token
+    if source.timing == "end":
+        at = np.maximum(length, 1) - 1  # [B], the position of the last token
         ended = (completion[np.arange(len(at)), at] == vocabulary.eos) | (length == horizon)
         rows = np.flatnonzero(ended & (length > 0))
         batch = TokenBatch(prompt[rows], completion[rows], length[rows], np.ones(len(rows), dtype=np.bool_))

@@ -1,1 +1,1 @@
-"""What the project measures of itself: studies, claims and peers. Not in the wheel."""
+"""The studies, the claims and the peers of the project. Not in the wheel."""

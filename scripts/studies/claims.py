@@ -1,4 +1,4 @@
-"""``make claims``: the learning claims of the README, measured again in full. Each row can fail."""
+"""``make claims``: the learning claims of the README, measured again. Each row can fail."""
 
 import time
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Claim:
     seconds: float
     measured: float
     bound: float
-    normalized_score: float | None  # over the environment's own horizon, mean over the runs
+    normalized_score: float | None  # over the horizon of the environment, mean over the runs
 
     @property
     def holds(self) -> bool:
@@ -58,10 +58,10 @@ def measure_claims() -> Iterator[Claim]:
 
 
 def learned_value(env: str) -> Claim:
-    """Q-learning: how far the worst of 16 greedy policies gets from the reference's value to the optimal one.
+    """Q-learning: the worst of 16 greedy policies as a share of the way from the reference value to the optimal value.
 
-    Exact, under the agent's own discount, over the infinite horizon where the time limit is a truncation. On
-    CliffWalking it is the optimal value over the policy's, both negative.
+    Exact, with the discount of the agent, over the infinite horizon if the time limit is a truncation. On CliffWalking
+    it is the optimal value divided by that of the policy, both negative.
     """
     problem, agent, steps, seconds = _learn("q-learning", env)
     mdp, discount = _endless(problem), agent.config.discount
@@ -79,7 +79,7 @@ def learned_value(env: str) -> Claim:
 
 
 def regularized_value(env: str) -> Claim:
-    """Soft Q-learning: how far the worst of 16 runs gets from the reference's value to the KL-regularised optimum."""
+    """Soft Q-learning: the worst of 16 runs as a share of the way from the reference value to the regularized optimum."""
     problem, agent, steps, seconds = _learn("soft-q", env)
     mdp, config = _endless(problem), agent.config
     best = solve(mdp, problem.weights, discount=config.discount, kl_coef=config.kl_coef).start_value(mdp)
@@ -88,13 +88,13 @@ def regularized_value(env: str) -> Claim:
         for policy in agent.policy()
     ]
     reference = _start_value(problem, reference_policy(mdp), config.discount)
-    what = f"worst run's share of the way to the regularised optimum (kl_coef {config.kl_coef:g})"
+    what = f"worst run's share of the way to the regularized optimum (kl_coef {config.kl_coef:g})"
     share = (min(values) - reference) / (best - reference)
     return Claim("soft-q", env, what, RUNS, steps, seconds, share, 0.99, _score(problem, agent))
 
 
 def tabular_score(env: str) -> Claim:
-    """Q-learning on a token task's machine: the worst of 16 runs' exact normalised score."""
+    """Q-learning on a token task's machine: the worst of 16 runs' exact normalized score."""
     problem, agent = open_problem(env), find_agent("q-learning")
     config, steps = agent.default(env)
     learner = agent.build(problem, config, seed=0, runs=RUNS)
@@ -103,12 +103,12 @@ def tabular_score(env: str) -> Claim:
     seconds, policy = time.perf_counter() - started, learner.policy()
     assert isinstance(policy, TablePolicies)
     scores = [float(score(problem, TablePolicies(table[None])).normalized or 0.0) for table in policy.tables]
-    what = "worst run's normalised score"
+    what = "worst run's normalized score"
     return Claim("q-learning", env, what, RUNS, steps, seconds, min(scores), 0.99, float(np.mean(scores)))
 
 
 def sb3_score(agent: str, env: str, seeds: int = 3) -> Claim:
-    """Stable-Baselines3: the worst of three seeds' exact normalised score of the greedy policy."""
+    """Stable-Baselines3: the worst of three seeds' exact normalized score of the greedy policy."""
     problem = open_problem(env)
     config, steps = find_agent(agent).default(env)[0], find_agent(agent).default(env)[1]
     started, scores = time.perf_counter(), []
@@ -120,7 +120,7 @@ def sb3_score(agent: str, env: str, seeds: int = 3) -> Claim:
     return Claim(
         agent,
         env,
-        "worst seed's normalised score",
+        "worst seed's normalized score",
         seeds,
         steps,
         seconds,
@@ -131,10 +131,10 @@ def sb3_score(agent: str, env: str, seeds: int = 3) -> Claim:
 
 
 def language_share(agent: str, env: str, bound: float, seeds: int = 2) -> Claim:
-    """A language model: how far the worst seed gets from the reference policy to the KL-regularised optimum.
+    """A language model: the worst seed as a share of the way from the reference policy to the KL-regularized optimum.
 
-    By exact evaluation where the texts can be listed, else from 10,000 of them; the optimum is exact. The seconds are of
-    training, with its looks and what it begins with.
+    The evaluation is exact if the completions can be enumerated, else it samples 10,000 of them; the optimum is exact.
+    The seconds are those of training, with its evaluations and its pre-training.
     """
     problem = open_problem(env)
     config, steps = find_agent(agent).default(env)[0], find_agent(agent).default(env)[1]
@@ -152,18 +152,18 @@ def language_share(agent: str, env: str, bound: float, seeds: int = 2) -> Claim:
         shares.append((found.regularized.return_ - low) / (found.regularized.optimal - low))
         scores.append(float(found.normalized or 0.0))
         exact &= found.exact
-    what = f"worst seed's share of the way to the regularised optimum (kl_coef {config.kl_coef:g})"
-    what += "" if exact else ", from 10,000 texts"
+    what = f"worst seed's share of the way to the regularized optimum (kl_coef {config.kl_coef:g})"
+    what += "" if exact else ", from 10,000 completions"
     return Claim(agent, env, what, seeds, steps, seconds, min(shares), bound, float(np.mean(scores)))
 
 
 def markdown(claims: list[Claim]) -> str:
-    """Return the table that is committed as CLAIMS.md."""
+    """Return the text of CLAIMS.md."""
     lines = [
         "# Claims, as measured",
         "",
-        "Written by `make claims`; every figure is exact for the policy that was learned, or says from how many texts it is",
-        "estimated. Seconds are of this machine.",
+        "Written by `make claims`. Every figure is exact for the trained policy, or states the number of completions of its",
+        "estimate. The seconds depend on the machine.",
         "",
         "| agent | environment | what is measured | runs | steps of each | seconds | measured | at least | score |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -187,7 +187,7 @@ def _learn(name: str, env: str) -> tuple[Problem, QLearning, int, float]:
 
 
 def _endless(problem: Problem) -> TabularMDP:
-    """Return the tables without a time limit that is a mere truncation."""
+    """Return the tables without a time limit that only truncates."""
     assert problem.mdp is not None
     return problem.mdp.without_time_limit()
 
@@ -198,5 +198,5 @@ def _start_value(problem: Problem, policy: FloatArray, discount: float) -> float
 
 
 def _score(problem: Problem, agent: QLearning) -> float | None:
-    """Return the mean normalised score of the greedy policies, over the environment's own horizon."""
+    """Return the mean normalized score of the greedy policies, over the horizon of the environment."""
     return score(problem, TablePolicies(agent.greedy_policy())).normalized

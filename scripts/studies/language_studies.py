@@ -1,4 +1,4 @@
-"""Two studies of the language model: more parameters against the entropy rate, and where the KL is charged."""
+"""Two studies of the language model: size against excess loss, and the placement of the KL penalty."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ OnStage = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Size:
-    """A language model of one size: its parameters, its loss by update (held-out texts), and where it ends."""
+    """A language model of one size: its parameters, its held-out loss by update, and its final excess loss."""
 
     n_layers: int
     width: int
@@ -34,8 +34,10 @@ class Size:
     seconds: float
 
 
-def model_sizes(sizes: Sequence[tuple[int, int]] = SIZES, *, told: OnStage = lambda text: None) -> list[Size]:
-    """Pre-train a model of each size on the same texts and return how near it comes to the entropy rate."""
+def model_sizes(
+    sizes: Sequence[tuple[int, int]] = SIZES, *, on_stage: OnStage = lambda text: None
+) -> list[Size]:
+    """Pre-train a model of each size on the same data and return its loss above the entropy rate."""
     from tokenwalk.agents.runs.tracking import read_metrics
     from tokenwalk.agents.training.model_run import ModelRequest
     from tokenwalk.agents.training.progress import completed
@@ -48,14 +50,18 @@ def model_sizes(sizes: Sequence[tuple[int, int]] = SIZES, *, told: OnStage = lam
             config = LMConfig(n_layers=n_layers, n_heads=max(1, width // 16), width=width)
             source = read_source(SIZES_TASK, None, "characters", None)
             summary = completed(train_lm_run(ModelRequest(SIZES_TASK, run_dir=run), source, config))
-            said = [(step, value) for step, _, tag, value in read_metrics(run) if tag == "eval/loss"]
-        # The last look's loss is said again until the next.
-        looks = dict(one for one, last in zip(said, [(0, 0.0), *said], strict=False) if one[1] != last[1])
-        told(f"{summary['parameters']:,} parameters: {100 * summary['excess']:.2f} % above the floor")
+            logged = [(step, value) for step, _, tag, value in read_metrics(run) if tag == "eval/loss"]
+        # Each evaluation is logged again until the next.
+        losses = dict(
+            one for one, last in zip(logged, [(0, 0.0), *logged], strict=False) if one[1] != last[1]
+        )
+        on_stage(
+            f"{summary['parameters']:,} parameters: {100 * summary['excess']:.2f} % above the entropy rate"
+        )
         figures = (
             summary["parameters"],
-            list(looks),
-            list(looks.values()),
+            list(losses),
+            list(losses.values()),
             summary["floor"],
             summary["excess"],
         )
@@ -64,8 +70,8 @@ def model_sizes(sizes: Sequence[tuple[int, int]] = SIZES, *, told: OnStage = lam
 
 
 @dataclass(frozen=True)
-class Charged:
-    """One run with its KL charged in one place: its exact regret by tokens written."""
+class PlacementRun:
+    """A run with one placement of the KL penalty: its exact regret by generated tokens."""
 
     placement: Placement
     seed: int
@@ -78,19 +84,19 @@ def kl_placements(
     *,
     seeds: int = 2,
     steps: int = KL_STEPS,
-    told: OnStage = lambda text: None,
-) -> list[Charged]:
-    """Train RLOO with the KL charged in each place and return the exact regret along the way."""
+    on_stage: OnStage = lambda text: None,
+) -> list[PlacementRun]:
+    """Train RLOO with each placement of the KL penalty and return the exact regret during training."""
     jobs = [(placement, seed) for placement in placements for seed in range(seeds)]
-    found: dict[tuple[Placement, int], Charged] = {}
-    for job, one in in_processes(partial(charged, steps=steps), jobs):
-        told(f"{one.placement}, seed {one.seed}: regret {one.regret[-1]:.5f}")
+    found: dict[tuple[Placement, int], PlacementRun] = {}
+    for job, one in in_processes(partial(train_placement, steps=steps), jobs):
+        on_stage(f"{one.placement}, seed {one.seed}: regret {one.regret[-1]:.5f}")
         found[job] = one
     return [found[job] for job in jobs]
 
 
-def charged(job: tuple[Placement, int], steps: int) -> Charged:
-    """Train RLOO once, with the KL in one place and from one seed; the price of a nat is the same all along."""
+def train_placement(job: tuple[Placement, int], steps: int) -> PlacementRun:
+    """Train RLOO with one placement of the KL penalty and one seed; ``kl_coef`` is constant."""
     from tokenwalk.agents.learners.registry import find_agent
     from tokenwalk.agents.problem.problem import open_problem
 
@@ -98,11 +104,11 @@ def charged(job: tuple[Placement, int], steps: int) -> Charged:
     problem = open_problem(KL_TASK)
     config = replace(find_agent("rloo").default(KL_TASK)[0], kl=placement, kl_coef=KL_COEF, kl_anneal=1.0)
     learner = find_agent("rloo").build(problem, config, seed=seed, runs=None)
-    looks: dict[int, float] = {}
+    regrets: dict[int, float] = {}
 
     def report(step: int, metrics: Any) -> None:
         if "eval/regret" in metrics:
-            looks[step] = metrics["eval/regret"]
+            regrets[step] = metrics["eval/regret"]
 
     learner.learn(steps, report)
-    return Charged(placement, seed, list(looks), list(looks.values()))
+    return PlacementRun(placement, seed, list(regrets), list(regrets.values()))

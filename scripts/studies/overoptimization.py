@@ -1,4 +1,4 @@
-"""What learners make of reward models whose labeller likes praise: gold and proxy exactly, and what guards against it."""
+"""Overoptimization of reward models from a biased annotator, who prefers praise: exact gold and proxy, and two guards."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,33 +31,33 @@ LIKED = (
     0.5,
     1.0,
     1.2,
-)  # what a word of praise is worth to the labeller, beside gold; 1.2 makes the catalogue's proxy
+)  # the annotator's bias: reward per word of praise, added to gold; 1.2 gives the catalog's proxy
 MEMBERS = 5
-PENALTY = -1.0  # gold per spread of the reconstruction error
+PENALTY = -1.0  # gold per standard deviation of the reconstruction error
 STEPS = 30_000  # of PPO
 OnStage = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What the optimum of a learned reward earns, exactly: by the reward model itself, and by gold."""
+    """Exact returns of the optimum of a learned reward: by the reward model, and by gold."""
 
     proxy: float
     gold: float
 
 
 @dataclass(frozen=True)
-class Liking:
-    """One labeller.
+class AnnotatorResult:
+    """The results for one annotator.
 
     Attributes:
-        liked: what a word of praise is worth to him, beside gold.
+        liked: the annotator's bias: reward per word of praise, added to gold.
         accuracy: of the reward model, on held-out pairs of the reference policy. correlation: with gold, under it.
         peak_kl, peak_gold: where gold is largest along the exact KL path of the reward model.
-        alone, ensemble, guarded: the optima of the reward model, of the least of five, and of the first with the
-            autoencoder's penalty.
-        q_learning: what a greedy Q-learner paid by the model ends with.
-        ppo: of each seed, rows of (steps, proxy, gold, kl) of the sampled policy, exact, [points, 4].
+        alone, ensemble, guarded: the optima of the reward model, of the minimum of five models, and of the reward model
+            plus the autoencoder's penalty.
+        q_learning: the greedy policy of Q-learning trained on the reward model.
+        ppo: per seed, rows of (steps, proxy, gold, kl) of the sampled policy, exact, [points, 4].
     """
 
     liked: float
@@ -78,24 +78,40 @@ def measure(
     seeds: int = 3,
     steps: int = STEPS,
     pairs: int = 2_000,
-    told: OnStage = lambda stage: None,
-) -> list[Liking]:
-    """Return what becomes of each labeller's reward; the first error is reported by whoever raised it."""
+    on_stage: OnStage = lambda stage: None,
+) -> list[AnnotatorResult]:
+    """Return the results for each annotator bias in ``liked``.
+
+    Args:
+        liked: the biases.
+        seeds: of PPO. steps: of PPO. pairs: preferences per reward model.
+        on_stage: called with a text before each stage.
+    """
     task = find_task(TASK)
-    told("the autoencoder")
+    on_stage("the autoencoder")
     config = TokenAutoencoderConfig()
     penalty = unfolded(train_autoencoder(task, config, default_training(config))[0], task)
-    return [_measure_one(task, one, penalty, seeds, steps, pairs, told) for one in liked]
+    budget = _Budget(seeds, steps, pairs)
+    return [_measure_one(task, one, penalty, budget, on_stage) for one in liked]
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """The seeds and steps of PPO, and the preferences of each reward model."""
+
+    seeds: int
+    steps: int
+    pairs: int
 
 
 def _measure_one(
-    task: Task, liked: float, penalty: MachineSource, seeds: int, steps: int, pairs: int, told: OnStage
-) -> Liking:
-    told(f"reward models, praise liked by {liked:g}")
+    task: Task, liked: float, penalty: MachineSource, budget: _Budget, on_stage: OnStage
+) -> AnnotatorResult:
+    on_stage(f"reward models, bias {liked:g}")
     spurious = tuple((word, liked) for word in PRAISE) if liked else ()
-    config = RewardModelConfig(spurious=spurious, pairs=pairs)
+    config = RewardModelConfig(spurious=spurious, pairs=budget.pairs)
     single = _learn(task, config)
-    least = unfolded(_learn(task, replace(config, members=MEMBERS, combine="min")), task)
+    minimum = unfolded(_learn(task, replace(config, members=MEMBERS, combine="min")), task)
     source = unfolded(single, task)
     completions, weight, _ = reference_completions(task)
     gold = completions.scores(task, [task.sources["gold"]])["gold"]
@@ -104,17 +120,17 @@ def _measure_one(
     model = TokenModel(task, compose(task, source))
     path = trace_frontier(exact_tables(model), best_gold=False)
     runs = []
-    for seed in range(seeds):
-        told(f"PPO, praise liked by {liked:g}, seed {seed}")
-        runs.append(_ppo(task, source, steps, seed))
-    return Liking(
+    for seed in range(budget.seeds):
+        on_stage(f"PPO, bias {liked:g}, seed {seed}")
+        runs.append(_ppo(task, source, budget.steps, seed))
+    return AnnotatorResult(
         liked,
         pair_accuracy(completions.prompt[out], weight[out], gold[out], proxy[out]) or 0.0,
         correlation(weight, gold, proxy) or 0.0,
         path.peak.kl,
         path.peak.gold,
         _optimum(model, source.name),
-        _optimum(TokenModel(task, compose(task, least)), least.name),
+        _optimum(TokenModel(task, compose(task, minimum)), minimum.name),
         _optimum(TokenModel(task, compose(task, [source, (penalty, PENALTY)])), source.name),
         _q_learning(model, source.name),
         runs,
@@ -126,7 +142,7 @@ def _learn(task: Task, config: RewardModelConfig) -> RewardModel:
 
 
 def _optimum(model: TokenModel, proxy: str) -> Ending:
-    """Return what the optimum of what ``model`` pays earns by the source ``proxy`` and by gold, exactly."""
+    """Return the exact returns, by ``proxy`` and by gold, of the optimum of the training reward of ``model``."""
     mdp = model.tabular_mdp()
     policy = solve(mdp, train_weights(model.composition), discount=1.0).policy
     returns = evaluate(mdp, policy).returns
@@ -134,7 +150,7 @@ def _optimum(model: TokenModel, proxy: str) -> Ending:
 
 
 def _q_learning(model: TokenModel, proxy: str) -> Ending:
-    """Return what a greedy Q-learner ends with that is paid by ``model``."""
+    """Return the exact returns of the greedy policy after Q-learning on the training reward of ``model``."""
     config, steps = tabular_default(f"tokenwalk/{TASK}-v0", "q-learning")
     tables, label = model.machine_tables()
     agent = QLearning.for_mdp(tables, config, runs=1, seed=0)
@@ -144,7 +160,7 @@ def _q_learning(model: TokenModel, proxy: str) -> Ending:
 
 
 def _ppo(task: Task, source: MachineSource, steps: int, seed: int) -> FloatArray:
-    """Return (steps, proxy, gold, kl) of the sampled policy of PPO while it learns ``source``, exactly, [points, 4]."""
+    """Return (steps, proxy, gold, kl) of PPO's sampled policy during training on ``source``, exact, [points, 4]."""
     from tokenwalk.agents.baselines.as_policy import ModelPolicy
     from tokenwalk.agents.baselines.configs import default_config
     from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
@@ -152,22 +168,22 @@ def _ppo(task: Task, source: MachineSource, steps: int, seed: int) -> FloatArray
     env_id = f"tokenwalk/{TASK}-v0"
     config = default_config("ppo", env_id)
     agent = build("ppo", make_vec_env(env_id, config.num_envs, {"reward": source}), config, seed=seed)
-    judge = TokenModel(task, compose(task, source))
+    model = TokenModel(task, compose(task, source))
     points: list[tuple[float, ...]] = []
 
-    def look(learner: Any) -> dict[str, float]:
+    def measure_policy(learner: Any) -> dict[str, float]:
         found = evaluate_tokens(
-            judge, ModelPolicy(learner, task, greedy=False), optimum=source.high * task.horizon
+            model, ModelPolicy(learner, task, greedy=False), optimum=source.high * task.horizon
         )
-        points.append((learner.num_timesteps, found.paid, found.gold, found.kl))
+        points.append((learner.num_timesteps, found.return_, found.gold, found.kl))
         return {}
 
-    train(agent, steps=steps, on_progress=lambda step, metrics: None, evaluate=look)
+    train(agent, steps=steps, on_progress=lambda step, metrics: None, evaluate=measure_policy)
     return np.array(points)
 
 
-def as_json(one: Liking) -> dict[str, Any]:
-    """Return the figures of one labeller, with the mean over seeds of PPO's curves."""
+def as_json(one: AnnotatorResult) -> dict[str, Any]:
+    """Return the figures of one annotator, with the mean over seeds of PPO's curves."""
     mean = np.mean(np.stack(one.ppo), axis=0)
     ends = {name: vars(getattr(one, name)) for name in ("alone", "ensemble", "guarded", "q_learning")}
     return {

@@ -1,4 +1,4 @@
-"""How soon Password is solved: from zero, from an optimistic start, with the machine's potential, with a trained one."""
+"""Episodes until Password is solved: zero or optimistic initial values, the machine's potential, a trained potential."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
 from tokenwalk.agents.learners.tabular import RowsPolicy
 from tokenwalk.agents.problem.problem import Problem, open_problem
 from tokenwalk.agents.tabular.config import QLearningConfig
-from tokenwalk.agents.tabular.kernels import EPISODES, STEP
 from tokenwalk.agents.tabular.q_learning import QLearning
 from tokenwalk.agents.training.model_run import ModelRequest
 from tokenwalk.agents.training.progress import completed
@@ -21,22 +20,22 @@ from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 
 RUNS = 16
 SOLVED = 0.99  # of the optimum, by the greedy policy's exact gold
-GROWTH = 1.05  # between two looks at a run: what "episodes to solve" may be too large by
-FIRST_LOOK = 50  # steps
+GROWTH = 1.05  # between two evaluations of a run: the relative error of "episodes to solve"
+FIRST_EVALUATION = 50  # steps
 _ZERO = QLearningConfig(discount=1.0, step_size=1.0, epsilon=0.3)
 _OPTIMISTIC = QLearningConfig(discount=1.0, step_size=1.0, epsilon=0.0, initial_value=1.0)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A way to learn Password.
+    """A training setup for Password.
 
     Attributes:
-        name: as it is shown.
-        observation: "machine", by the compiled driver, or "tokens", each text a row of its own.
-        shaping: as ``--shaping`` has it; None: none.
+        name: as it is printed.
+        observation: "machine" (with the compiled driver), or "tokens" (each prefix is a state).
+        shaping: as ``--shaping``, or None.
         config: of the agent.
-        most: steps after which a run that has not solved it is given up.
+        most: maximum steps of a run.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Solved:
-    """When each of the runs solved it: episodes and steps, infinite where it did not."""
+    """Episodes and steps until each run solved Password; infinite if it did not."""
 
     name: str
     observation: str
@@ -67,7 +66,7 @@ class Solved:
 
 
 def conditions(trained: Path, most: int = 400_000_000) -> list[Condition]:
-    """Return the five ways that are compared; ``trained`` is the run of a model of values."""
+    """Return the five setups; ``trained`` is the run folder of a trained value model."""
     return [
         Condition("zero start, no shaping", "machine", None, _ZERO, most),
         Condition("optimistic start", "machine", None, _OPTIMISTIC, most),
@@ -78,7 +77,7 @@ def conditions(trained: Path, most: int = 400_000_000) -> list[Condition]:
 
 
 def train_potential(run_dir: Path) -> Path:
-    """Train the value of unfinished texts on 4,000 texts, each token by the exact optimum or by the reference policy."""
+    """Train a model of the value of prefixes on 4,000 completions of a mix of exact optimum and reference policy."""
     config = RewardModelConfig(objective="value", scorer="transformer")
     completed(train_reward_model_run(ModelRequest("Password", "mixed", run_dir=run_dir), config))
     return run_dir
@@ -87,7 +86,7 @@ def train_potential(run_dir: Path) -> Path:
 def time_to_solve(
     condition: Condition, runs: int = RUNS, on_run: Callable[[int, float], Any] | None = None
 ) -> Solved:
-    """Return when each of ``runs`` independent runs wrote the password greedily, to 5 %."""
+    """Return when the greedy policy of each of ``runs`` independent runs solved Password, up to 5 %."""
     problem = open_problem(
         "Password",
         {"observation": condition.observation},
@@ -104,7 +103,7 @@ def time_to_solve(
 
 
 def _solve(condition: Condition, problem: Problem, run: int) -> tuple[float, float]:
-    """Return the episodes and the steps after which one run had solved it."""
+    """Return the episodes and steps until one run solved Password."""
     assert problem.tokens is not None
     if condition.observation == "machine":
         mdp, _ = problem.tokens.machine_tables()
@@ -115,7 +114,7 @@ def _solve(condition: Condition, problem: Problem, run: int) -> tuple[float, flo
             agent.learn_mdp(mdp, weights, steps)
 
         def gold() -> float:
-            return evaluate(mdp, agent.greedy_policy()[0]).returns["paid"]
+            return evaluate(mdp, agent.greedy_policy()[0]).returns["train"]
 
     else:
         env = problem.make()
@@ -128,17 +127,17 @@ def _solve(condition: Condition, problem: Problem, run: int) -> tuple[float, flo
             assert problem.tokens is not None
             return evaluate_tokens(problem.tokens, RowsPolicy(agent, 0), optimum=1.0).gold
 
-    look = float(FIRST_LOOK)
-    while look <= condition.most:
-        learn(int(look) - agent.steps)
+    steps = float(FIRST_EVALUATION)
+    while steps <= condition.most:
+        learn(int(steps) - agent.steps)
         if gold() >= SOLVED:
-            return float(agent.memory.cursor[0, EPISODES]), float(agent.memory.cursor[0, STEP])
-        look = max(look + 1, look * GROWTH)
+            return float(agent.episodes[0]), float(agent.steps)
+        steps = max(steps + 1, steps * GROWTH)
     return float("inf"), float("inf")
 
 
 def as_json(found: Solved) -> Mapping[str, Any]:
-    """Return the medians and every run, None where a run did not solve it."""
+    """Return the medians and every run; None if a run did not solve Password."""
 
     def finite(values: list[float]) -> list[float | None]:
         return [value if np.isfinite(value) else None for value in values]

@@ -1,6 +1,6 @@
 """Our language model against TRL's GRPOTrainer, transformers' ``generate`` and its Trainer, of the same shapes in one run.
 
-They are no dependency: ``scripts/studies/run_peers.py`` makes an environment that has them and measures there.
+They are no dependency: ``scripts/studies/run_peers.py`` installs them into a separate environment and measures there.
 """
 
 import threading
@@ -22,9 +22,9 @@ from tokenwalk.agents.study.benchmark.language import (
     LARGE,
     SMALL,
     UNIT,
+    generation,
     pretraining,
     updates,
-    writing,
 )
 from tokenwalk.envs.tasks import find_task
 from tokenwalk.envs.trl import reward_funcs
@@ -41,10 +41,10 @@ _QUIET: dict[str, Any] = {
 def peer_contests() -> list[Contest]:
     """Return our language model against TRL's GRPOTrainer, transformers' ``generate`` and its Trainer, of the same shapes.
 
-    Each peer is as it comes, and as it is best tuned for a processor: bfloat16, eager attention, no checkpointing.
+    Each peer runs with its defaults, or tuned for a CPU: bfloat16, eager attention, no checkpointing.
 
     Raises:
-        ModuleNotFoundError: no TRL: ``scripts/studies/run_peers.py`` makes an environment that has it.
+        ModuleNotFoundError: TRL is not installed; ``scripts/studies/run_peers.py`` installs it.
     """
     torch.set_num_threads(1)
     tuned: dict[str, Any] = {"bf16": True}
@@ -58,9 +58,15 @@ def peer_contests() -> list[Contest]:
             UNIT,
         ),
         Contest(
-            "writing 4 x 128, batch 256 / generate", writing(FAST, 256), generating(LARGE, 256), 1.1, UNIT
+            "generation 4 x 128, batch 256 / generate",
+            generation(FAST, 256),
+            generating(LARGE, 256),
+            1.1,
+            UNIT,
         ),
-        Contest("writing 2 x 64, batch 64 / generate", writing(SMALL, 64), generating(SMALL, 64), 2.0, UNIT),
+        Contest(
+            "generation 2 x 64, batch 64 / generate", generation(SMALL, 64), generating(SMALL, 64), 2.0, UNIT
+        ),
         Contest(
             "pre-training 4 x 128 / Trainer, tuned",
             pretraining(FAST),
@@ -73,7 +79,7 @@ def peer_contests() -> list[Contest]:
 
 
 def their_model(config: LMConfig, eager: bool) -> Any:
-    """Return a GPT-2 of the same shape as ours on Lexicon's tokens, padding and beginning among them."""
+    """Return a GPT-2 of the same shape as ours on Lexicon's tokens plus <pad> and <bos>."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     task = find_task("Lexicon")
@@ -106,7 +112,7 @@ def their_tokenizer() -> Any:
 
 
 def trl_updates(config: LMConfig, steps: int = 4, **how: Any) -> Work:
-    """Return steps of TRL's GRPOTrainer on as many completions of as many tokens; setting it up is not counted."""
+    """Return steps of TRL's GRPOTrainer on as many completions of as many tokens as ours; its setup is not timed."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -137,7 +143,7 @@ def trl_updates(config: LMConfig, steps: int = 4, **how: Any) -> Work:
 
 
 def generating(config: LMConfig, batch: int) -> Work:
-    """Return work that writes by transformers' ``generate`` with its cache."""
+    """Return work that generates with transformers' ``generate`` and its cache."""
     task = find_task("Lexicon")
     model = their_model(config, eager=False).eval()
     begin = torch.full((batch, 1), task.vocabulary.size + 1)
@@ -155,7 +161,7 @@ def generating(config: LMConfig, batch: int) -> Work:
 
 
 def trainer_steps(config: LMConfig, steps: int = 6, batch: int = 128, **how: Any) -> Work:
-    """Return steps of transformers' Trainer on texts of 24 tokens; setting it up is not counted."""
+    """Return steps of transformers' Trainer on completions of 24 tokens; its setup is not timed."""
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments
 
@@ -175,9 +181,9 @@ def trainer_steps(config: LMConfig, steps: int = 6, batch: int = 128, **how: Any
 
 
 def stepping(build: Callable[..., Any], arguments: Any, steps: int, tokens: int) -> Work:
-    """Return work that is ``steps`` steps of a Trainer in the middle of its training, ``tokens`` each.
+    """Return work that is ``steps`` steps of a running Trainer, ``tokens`` tokens each.
 
-    The trainer runs in a thread of its own and is let go on step by step, so that starting it is nobody's time.
+    The trainer runs in its own thread and waits before each step, so that its start is not timed.
     """
     from transformers import TrainerCallback
 

@@ -1,4 +1,4 @@
-"""Where policies that were trained on a proxy lie on the exact gold-against-KL picture: the path, best-of-n, the runs."""
+"""Trained policies on the exact gold-against-KL path of their proxy, with best-of-n."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ from tokenwalk.agents.evaluation.goodhart import goodhart_report
 from tokenwalk.agents.exact_tokens.frontier import Fit, fit_best_of_n, fit_rl
 from tokenwalk.agents.runs.processes import in_processes
 
-LIKED = 1.0  # what a word of praise is worth to Flattery's labeller, beside gold
+LIKED = 1.0  # the bias of Flattery's annotator: reward per word of praise, added to gold
 AGENT = "rloo"
 
 
 @dataclass(frozen=True)
 class Course:
-    """What is trained on one task: at which prices of a nat, and for how many tokens."""
+    """The runs on one task: their KL coefficients, and the tokens of each."""
 
     task: str
     kl_coefs: tuple[float, ...]
@@ -47,19 +47,19 @@ def measure(
     courses: Sequence[Course] = COURSES,
     *,
     seed: int = 0,
-    told: Callable[[str], Any] = lambda text: None,
+    on_stage: Callable[[str], Any] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Train on each task's proxy and on a learned reward, and return a panel for each.
 
     Args:
-        folder: for the reward models' runs.
-        courses: what is trained.
-        seed: of everything.
-        told: gets a line for each run that is over.
+        folder: of the reward models.
+        courses: the runs.
+        seed: of all random numbers.
+        on_stage: called with a line after each run.
 
     Returns:
         Panels with task, reward ("proxy" or "reward model"), report (of ``goodhart_report``), and runs: rows with kl_coef,
-        kl, proxy, gold, exact and seconds; fits: of the runs' own points, by the name of the form.
+        kl, proxy, gold, exact and seconds; fits: of the points of the runs, by the name of the form.
     """
     panels: list[dict[str, Any]] = []
     for course in courses:
@@ -71,11 +71,11 @@ def measure(
             jobs = [Job(course.task, reward, kl_coef, course.steps, seed) for kl_coef in course.kl_coefs]
             panels.append({"task": course.task, "reward": label, "report": report, "jobs": jobs})
     jobs = [job for panel in panels for job in panel["jobs"]]
-    jobs.sort(key=lambda job: -job.steps)  # the long ones first, so that no core is idle at the end
+    jobs.sort(key=lambda job: -job.steps)  # long runs first, so that no core is idle at the end
     found: dict[Job, dict[str, Any]] = {}
     for job, row in in_processes(train_policy, jobs):
         found[job] = row
-        told(
+        on_stage(
             f"{job.task}, {Path(job.reward).name}, kl_coef {job.kl_coef:g}: gold {row['gold']:.3f} at {row['kl']:.2f} nats"
         )
     for panel in panels:
@@ -85,7 +85,7 @@ def measure(
 
 
 def train_policy(job: Job) -> dict[str, Any]:
-    """Train one policy and return what it earns by what it was paid and by gold, and its KL: exactly where that is so."""
+    """Train one policy and return its proxy and gold returns and its KL; ``exact`` says whether they are exact."""
     import time
 
     from tokenwalk.agents.evaluation.score import score
@@ -110,7 +110,7 @@ def train_policy(job: Job) -> dict[str, Any]:
 
 
 def _reward_model(task: str, folder: Path, seed: int) -> Path:
-    """Train a reward model into a run and return it: Flattery's labeller likes praise, LengthBias's is only noisy."""
+    """Train a reward model and return its run: Flattery's annotator has a bias for praise, LengthBias's is only noisy."""
     from tokenwalk.agents.backprop.configs import default_training
     from tokenwalk.agents.training.model_run import ModelRequest
     from tokenwalk.agents.training.progress import completed
@@ -119,9 +119,9 @@ def _reward_model(task: str, folder: Path, seed: int) -> Path:
     liked = (("great", LIKED), ("wonderful", LIKED)) if task == "Flattery" else ()
     config = RewardModelConfig(spurious=liked)
     run = folder / f"reward-model-{task}"
-    # The reference policy hardly ever spells "cab": where half of it is the optimum's there is something to compare.
-    teaching = ModelRequest(task, "reference" if liked else "mixed", run_dir=run)
-    completed(train_reward_model_run(teaching, config, default_training(config, seed)))
+    # The reference policy hardly ever generates "cab"; a mix with the optimum does.
+    request = ModelRequest(task, "reference" if liked else "mixed", run_dir=run)
+    completed(train_reward_model_run(request, config, default_training(config, seed)))
     return run
 
 

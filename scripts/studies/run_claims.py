@@ -13,7 +13,7 @@ class ClaimsArguments:
     """Measure the learning claims of the README again; the exit code is 1 where one does not hold."""
 
     out: Path = Path("CLAIMS.md")
-    """where the table is written"""
+    """the file of the table"""
     json: bool = False
     """print one JSON object"""
 

@@ -1,4 +1,4 @@
-"""The language model's speed against TRL and transformers, measured in an environment that has them."""
+"""The language model's speed against TRL and transformers, measured in a separate environment."""
 
 import importlib.util
 import subprocess
@@ -11,24 +11,24 @@ from tokenwalk.scripts.benchmark import show
 from tokenwalk.scripts.console import note, parse
 from tokenwalk.scripts.main import run_command
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".peers"
 PINS = ROOT / "tests" / "trl_constraints.txt"
 
 
 @dataclass(frozen=True)
 class PeersArguments:
-    """Measure our language model and TRL's, transformers' and its Trainer's of the same shapes in turns, and print medians
-    and their ratio. The first time an environment of its own is set up in .peers, with TRL in it."""
+    """Measure our language model and those of TRL and transformers of the same shapes in turns, and print medians and their
+    ratio. The first call installs TRL into a separate environment, .peers."""
 
     rounds: int = 5
-    """how often each pair takes turns; medians are reported"""
+    """number of rounds; medians are reported"""
     json: bool = False
     """print one JSON object"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``scripts/studies/run_peers.py``, in the peers' own environment."""
+    """Run ``scripts/studies/run_peers.py``, in the environment of the peers."""
     arguments = parse(PeersArguments, "peers", argv)
     if importlib.util.find_spec("trl") is None:
         return subprocess.call([_python_with_peers(), str(Path(__file__).resolve()), *argv])
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _python_with_peers() -> str:
-    """Return the Python of .peers, which is set up where it is missing."""
+    """Return the Python of .peers; create the environment if it does not exist."""
     python = FOLDER / "bin" / "python"
     if (FOLDER / "complete").exists():
         return str(python)

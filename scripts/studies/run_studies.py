@@ -1,4 +1,4 @@
-"""``make studies``: measures the studies of docs/ again and draws their pictures."""
+"""``make studies``: measures the studies of docs/ again and plots their charts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ NAMES = ("password", "overoptimization", "policies", "sizes", "placements")
 
 @dataclass(frozen=True)
 class StudiesArguments:
-    """Measure the studies of docs/ again (minutes) and draw their pictures."""
+    """Measure the studies of docs/ again (minutes) and plot their charts."""
 
     names: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="")
     ] = ()
     """password, overoptimization, policies, sizes, placements (default: all)"""
     out: Path = Path("docs")
-    """the folder of the pictures"""
+    """the folder of the charts"""
     runs: int = 16
-    """of Password, in each of its conditions"""
+    """of each condition of Password"""
     seeds: int = 3
-    """of PPO, for each labeller"""
+    """of PPO, for each annotator"""
     json: bool = False
     """print one JSON object"""
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(StudiesArguments, "studies", argv)
     names = arguments.names or NAMES
     if unknown := [name for name in names if name not in NAMES]:
-        raise ValueError(f"no study is called {unknown[0]!r}: there are {', '.join(NAMES)}")
+        raise ValueError(f"no study is called {unknown[0]!r}: give {', '.join(NAMES)}")
     import torch
 
     torch.set_num_threads(1)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _password(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.agents.study.report.charts import plot_password
+    from tokenwalk.scripts.studies.charts import plot_password
     from tokenwalk.scripts.studies.password import as_json, conditions, time_to_solve, train_potential
 
     with TemporaryDirectory() as folder:
@@ -79,21 +79,23 @@ def _password(arguments: StudiesArguments) -> list[Any]:
         print_table(
             columns,
             [[row[column] for column in columns] for row in rows],
-            title="Password: until it is solved",
+            title="Password: until solved",
         )
     return rows
 
 
 def _overoptimization(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.agents.study.report.charts import plot_overoptimization
+    from tokenwalk.scripts.studies.charts import plot_overoptimization
     from tokenwalk.scripts.studies.overoptimization import as_json, measure
 
-    rows = [as_json(one) for one in measure(seeds=arguments.seeds, told=lambda stage: note(f"{stage} ..."))]
+    rows = [
+        as_json(one) for one in measure(seeds=arguments.seeds, on_stage=lambda stage: note(f"{stage} ..."))
+    ]
     plot_overoptimization(rows, arguments.out / "overoptimization.png")
     if not arguments.json:
         print_table(
             (
-                "liked",
+                "bias",
                 "accuracy",
                 "correlation",
                 "peak gold",
@@ -102,7 +104,7 @@ def _overoptimization(arguments: StudiesArguments) -> list[Any]:
                 "gold",
                 "Q-learning",
                 "PPO",
-                "least of 5",
+                "minimum of 5",
                 "penalty",
             ),
             [
@@ -121,17 +123,17 @@ def _overoptimization(arguments: StudiesArguments) -> list[Any]:
                 )
                 for row in rows
             ],
-            title="Flattery: gold of what is learned from a labeller who likes praise",
+            title="Flattery: gold after training on a biased annotator",
         )
     return rows
 
 
 def _policies(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.agents.study.report.charts import plot_policies
+    from tokenwalk.scripts.studies.charts import plot_policies
     from tokenwalk.scripts.studies.policies import measure
 
     with TemporaryDirectory() as folder:
-        panels = measure(Path(folder), told=note)
+        panels = measure(Path(folder), on_stage=note)
     plot_policies(panels, arguments.out / "policies.png")
     if not arguments.json:
         rows = [
@@ -143,7 +145,7 @@ def _policies(arguments: StudiesArguments) -> list[Any]:
             for panel in panels
             for run in panel["runs"]
         ]
-        columns = ("task", "paid by", "kl_coef", "kl", "paid", "gold", "seconds")
+        columns = ("task", "training reward", "kl_coef", "kl", "proxy", "gold", "seconds")
         print_table(columns, rows, title="policies trained by RLOO")
         fits = [
             (
@@ -156,16 +158,18 @@ def _policies(arguments: StudiesArguments) -> list[Any]:
             for form, fit in panel["fits"].items()
         ]
         print_table(
-            ("task", "paid by", "form", "a", "b", "peak KL", "residual"), fits, title="fitted to their gold"
+            ("task", "training reward", "form", "a", "b", "peak KL", "residual"),
+            fits,
+            title="fits to their gold",
         )
     return panels
 
 
 def _sizes(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.agents.study.report.charts import plot_sizes
+    from tokenwalk.scripts.studies.charts import plot_sizes
     from tokenwalk.scripts.studies.language_studies import model_sizes
 
-    rows = [vars(one) for one in model_sizes(told=note)]
+    rows = [vars(one) for one in model_sizes(on_stage=note)]
     plot_sizes(rows, arguments.out / "sizes.png")
     if not arguments.json:
         columns = ("n_layers", "width", "parameters", "floor", "excess", "seconds")
@@ -176,10 +180,10 @@ def _sizes(arguments: StudiesArguments) -> list[Any]:
 
 
 def _placements(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.agents.study.report.charts import plot_placements
+    from tokenwalk.scripts.studies.charts import plot_placements
     from tokenwalk.scripts.studies.language_studies import kl_placements
 
-    rows = [vars(one) for one in kl_placements(told=note)]
+    rows = [vars(one) for one in kl_placements(on_stage=note)]
     plot_placements(rows, arguments.out / "placements.png")
     if not arguments.json:
         shown = [

@@ -11,7 +11,7 @@ from tokenwalk.envs.vocabulary import Vocabulary
 def random_task(seed: int) -> Task:
     """Return a task of two letters and <eos>, three tokens and two prompts, with a mask and a proxy.
 
-    Rewards are whole, which makes ties, and some are paid at the horizon.
+    Rewards are whole, which makes ties, and some are added at the horizon.
     """
     rng = np.random.default_rng(seed)
 
@@ -37,5 +37,5 @@ def one_token_task(probability: list[float], proxy: list[float] | None = None) -
     def machine(reward: list[float]) -> RewardMachine:
         return RewardMachine(stay, np.array([reward]), np.zeros((1, 3)), np.zeros(1, np.int64))
 
-    paid = None if proxy is None else machine(proxy)
-    return Task("Short", Vocabulary.of_characters("ab"), 1, machine([0.0, 1.0, 2.0]), paid, reference)
+    stand_in = None if proxy is None else machine(proxy)
+    return Task("Short", Vocabulary.of_characters("ab"), 1, machine([0.0, 1.0, 2.0]), stand_in, reference)

@@ -78,7 +78,9 @@ def test_sb3s_checker_has_no_complaint_and_no_warning(env_id: str) -> None:
 
 @every_id
 @every_limit
-def test_each_lane_of_the_native_vector_environment_is_the_scalar_one(env_id: str, limit: int) -> None:
+def test_each_sub_environment_of_the_native_vector_environment_is_the_scalar_one(
+    env_id: str, limit: int
+) -> None:
     native = gym.make_vec(env_id, num_envs=4, max_episode_steps=limit)
     check_vector_env(native, lambda: gym.make(env_id, max_episode_steps=limit), steps=60)
     assert native.num_envs == 4
@@ -114,7 +116,7 @@ def test_without_arguments_the_native_vector_environment_keeps_the_registered_li
 
 
 @every_id
-def test_a_limit_of_one_step_ends_every_lane_at_every_step(env_id: str) -> None:
+def test_a_limit_of_one_step_ends_every_sub_environment_at_every_step(env_id: str) -> None:
     for env in (gym.make_vec(env_id, 3, max_episode_steps=1), make_sync(env_id, 3, max_episode_steps=1)):
         for step in roll(env, 0, random_actions(env, 4, 0)).steps:
             assert step.truncated.all()
@@ -258,12 +260,12 @@ BAD_BATCHES = [
     ["0", "1"],
     [0, None],
 ]
-ONE_BAD_LANE = [[0, -1], [10**6, 0], np.array([0, 2**64 - 1], dtype=np.uint64), [0, 10**30]]
+ONE_BAD_SUB_ENVIRONMENT = [[0, -1], [10**6, 0], np.array([0, 2**64 - 1], dtype=np.uint64), [0, 10**30]]
 
 
 @every_id
-@pytest.mark.parametrize("bad", [*BAD_BATCHES, *ONE_BAD_LANE], ids=repr)
-def test_a_bad_batch_is_named_and_leaves_every_lane_as_it_was(env_id: str, bad: Any) -> None:
+@pytest.mark.parametrize("bad", [*BAD_BATCHES, *ONE_BAD_SUB_ENVIRONMENT], ids=repr)
+def test_a_bad_batch_is_named_and_leaves_every_sub_environment_as_it_was(env_id: str, bad: Any) -> None:
     env = gym.make_vec(env_id, 2, max_episode_steps=4)
     actions = random_actions(env, 10, 0)
     expected = roll(env, 7, actions)

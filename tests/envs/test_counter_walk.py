@@ -13,7 +13,7 @@ from vector_checker import assert_same_rollouts, check_vector_env, roll_all
 from tokenwalk.envs.checks import EpisodeEndedError
 from tokenwalk.envs.counter_walk import ADD, SUBTRACT, CounterWalkEnv, CounterWalkModel, CounterWalkVectorEnv
 
-# Walks whose lanes end at different times: by arriving, by the limit, and by both at once.
+# Walks whose sub-environments end at different times: by arriving, by the limit, and by both at once.
 WALKS: list[tuple[dict[str, Any], int | None]] = [
     ({"slip": 0.4}, 7),
     ({"slip": 0.3, "n_states": 5, "start": 2, "goal": 4, "terminate_at_goal": True}, None),
@@ -44,7 +44,7 @@ def test_the_documented_walk_pays_what_the_document_says() -> None:
         assert env.step(action) == (observation, reward, False, False, {})
 
 
-def test_walking_to_and_fro_returns_nought_over_the_registered_hundred_steps() -> None:
+def test_walking_to_and_fro_returns_zero_over_the_registered_hundred_steps() -> None:
     env = gym.make("tokenwalk/CounterWalk-v0")
     env.reset(seed=0)
     steps = [env.step(ADD if time % 2 == 0 else SUBTRACT) for time in range(100)]
@@ -62,7 +62,7 @@ def test_the_long_walk_is_98_lost_on_the_way_and_ends_on_its_goal() -> None:
 
 
 @every_walk
-def test_each_lane_is_the_scalar_walk(arguments: dict[str, Any], limit: int | None) -> None:
+def test_each_sub_environment_is_the_scalar_walk(arguments: dict[str, Any], limit: int | None) -> None:
     native = CounterWalkVectorEnv(5, limit, **arguments)
     check_vector_env(native, lambda: scalar(arguments, limit), steps=300)
     assert native.num_envs == 5
@@ -75,14 +75,14 @@ def test_sync_and_native_give_the_same_trajectories(arguments: dict[str, Any], l
     assert_same_rollouts(roll_all(native, 200), roll_all(sync, 200))
 
 
-def test_in_the_walks_that_slip_to_a_goal_the_lanes_end_apart() -> None:
+def test_in_the_walks_that_slip_to_a_goal_the_sub_environments_end_apart() -> None:
     for arguments, limit in WALKS[1:3]:
         rollouts = roll_all(CounterWalkVectorEnv(4, limit, **arguments), 200)
         ends = np.array([step.terminated | step.truncated for rollout in rollouts for step in rollout.steps])
         assert (ends.sum(axis=1) == 1).any()
 
 
-def test_async_and_native_give_the_same_trajectories_where_lanes_end_apart() -> None:
+def test_async_and_native_give_the_same_trajectories_where_sub_environments_end_apart() -> None:
     arguments, limit = WALKS[2]
     native = CounterWalkVectorEnv(2, limit, **arguments)
     asynchronous = AsyncVectorEnv(
@@ -115,7 +115,7 @@ def test_the_opposite_happens_with_the_probability_slip() -> None:
     assert abs(slipped / steps - slip) < 4 * np.sqrt(slip * (1 - slip) / steps)
 
 
-def test_a_lane_of_many_walks_and_a_walk_of_one_slip_alike_whatever_ends_beside_it() -> None:
+def test_a_sub_environment_of_many_walks_and_a_walk_of_one_slip_alike_whatever_ends_beside_it() -> None:
     arguments, limit = WALKS[2]
     many, one = CounterWalkVectorEnv(64, limit, **arguments), CounterWalkVectorEnv(1, limit, **arguments)
     many.reset(seed=100)
@@ -124,7 +124,7 @@ def test_a_lane_of_many_walks_and_a_walk_of_one_slip_alike_whatever_ends_beside_
     assert [first for first, _ in states] == [second for _, second in states]
 
 
-def test_a_lane_with_no_seed_of_its_own_draws_afresh_beside_one_that_has_one() -> None:
+def test_a_sub_environment_with_no_seed_of_its_own_draws_afresh_beside_one_that_has_one() -> None:
     walks = [CounterWalkVectorEnv(2, n_states=200, start=100, slip=0.5) for _ in range(2)]
     for walk in walks:
         walk.reset(seed=[None, 5])
@@ -160,7 +160,7 @@ def test_a_walk_that_ended_refuses_steps_until_it_is_reset() -> None:
         ({"start": -1}, "start is -1"),
         ({"goal": 3}, "goal is 3: give a state from 0 to 2"),
         ({"goal": "1"}, "goal is '1'"),
-        ({"slip": 1.0}, "slip is 1.0: give a probability"),
+        ({"slip": 1.0}, "slip is 1.0: give a finite number"),
         ({"slip": -0.1}, "slip is -0.1"),
         ({"slip": float("nan")}, "slip is nan"),
         ({"slip": "0.1"}, "slip is '0.1'"),
@@ -187,7 +187,9 @@ def test_a_bad_argument_is_named_by_scalar_and_vector_alike(arguments: dict[str,
         (2, True, "max_episode_steps is True"),
     ],
 )
-def test_a_bad_number_of_lanes_or_a_bad_limit_is_named(num_envs: Any, limit: Any, message: str) -> None:
+def test_a_bad_number_of_sub_environments_or_a_bad_limit_is_named(
+    num_envs: Any, limit: Any, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         CounterWalkVectorEnv(num_envs, limit)
 
@@ -217,7 +219,7 @@ def test_a_long_line_is_drawn_as_the_21_states_around_the_counter() -> None:
     assert drawings[2].endswith("[100]")
 
 
-def test_the_vector_environment_draws_every_lane() -> None:
+def test_the_vector_environment_draws_every_sub_environment() -> None:
     env = gym.make_vec("tokenwalk/CounterWalk-v0", 2, render_mode="ansi")
     env.reset(seed=0)
     env.step([ADD, SUBTRACT])
@@ -232,12 +234,12 @@ def test_without_a_render_mode_there_is_a_warning_and_no_drawing() -> None:
     assert CounterWalkVectorEnv(2).render() is None
 
 
-def test_the_model_steps_a_batch_as_it_steps_each_lane() -> None:
+def test_the_model_steps_a_batch_as_it_steps_each_sub_environment() -> None:
     model = CounterWalkModel(n_states=6, goal=3, slip=0.2, terminate_at_goal=True)
     state, action, outcome = (index.ravel() for index in np.indices((6, 2, 2)))
     batch = model.transition(state, action, outcome)
-    for lane, (s, a, k) in enumerate(zip(state, action, outcome, strict=True)):
+    for env_index, (s, a, k) in enumerate(zip(state, action, outcome, strict=True)):
         moved = s + (1 if a == k else -1)
-        assert batch.next_state[lane] == min(max(moved, 0), 5)
-        assert batch.rewards["gold"][lane] == (1.0 if batch.next_state[lane] == 3 else -1.0)
-        assert batch.terminated[lane] == (batch.next_state[lane] == 3)
+        assert batch.next_state[env_index] == min(max(moved, 0), 5)
+        assert batch.rewards["gold"][env_index] == (1.0 if batch.next_state[env_index] == 3 else -1.0)
+        assert batch.terminated[env_index] == (batch.next_state[env_index] == 3)

@@ -1,4 +1,4 @@
-"""The counter-based draws: published values, uniformity, independence; lanes against a naive simulation."""
+"""The counter-based draws: published values, uniformity, independence; sub-environments against a naive simulation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,9 @@ from tokenwalk.envs.random_numbers import (
 )
 
 Floats = npt.NDArray[np.float64]
-Draws = Callable[[Any, Any, Any], Floats]  # (lane keys, episodes, times), broadcast, to numbers in [0, 1)
+Draws = Callable[
+    [Any, Any, Any], Floats
+]  # (sub-environment keys, episodes, times), broadcast, to numbers in [0, 1)
 N = 1 << 16
 words = st.integers(0, MASK)
 
@@ -45,13 +47,13 @@ def lumpy_draws(key: Any, episode: Any, time: Any) -> Floats:
 
 
 COUNT = np.arange(N)
-# Each axis of the counter alone, and two of them together: what a run of lanes, episodes or steps would see.
+# Each axis of the counter alone, and two of them together: what a run of sub-environments, episodes or steps would see.
 SERIES: dict[str, Callable[[Draws], Floats]] = {
     "times": lambda source: source(7, 0, COUNT),
     "episodes": lambda source: source(7, COUNT, 1),
-    "lanes": lambda source: source(COUNT, 0, 1),
-    "large lanes": lambda source: source(COUNT + 2**40, 3, 1),
-    "lanes and times": lambda source: source(COUNT[:256, None], 0, COUNT[None, :256]).ravel(),
+    "sub-environments": lambda source: source(COUNT, 0, 1),
+    "large sub-environments": lambda source: source(COUNT + 2**40, 3, 1),
+    "sub-environments and times": lambda source: source(COUNT[:256, None], 0, COUNT[None, :256]).ravel(),
 }
 every_series = pytest.mark.parametrize("name", list(SERIES))
 
@@ -114,7 +116,7 @@ def test_mix_changes_about_half_of_the_bits_when_one_changes(word: int) -> None:
 
 
 @given(st.lists(st.tuples(words, words, st.integers(0, 10**6)), min_size=1, max_size=8))
-def test_one_lane_and_many_draw_the_same_bits(rows: list[tuple[int, int, int]]) -> None:
+def test_one_sub_environment_and_many_draw_the_same_bits(rows: list[tuple[int, int, int]]) -> None:
     key, episode, time = (np.array(column, dtype=np.uint64) for column in zip(*rows, strict=True))
     one_by_one = [uniform(episode_stream(*row[:2]), row[2]) for row in rows]
     assert uniform(episode_stream(key, episode), time).tolist() == one_by_one
@@ -129,16 +131,18 @@ def test_the_draws_are_uniform(name: str) -> None:
 
 
 @every_series
-def test_neighbouring_draws_are_uncorrelated(name: str) -> None:
+def test_neighboring_draws_are_uncorrelated(name: str) -> None:
     assert lagged_excess(SERIES[name](draws)) < 4
 
 
 @pytest.mark.parametrize(("key", "episode", "time"), [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1)])
-def test_neighbouring_lanes_episodes_and_times_are_independent(key: int, episode: int, time: int) -> None:
+def test_neighboring_sub_environments_episodes_and_times_are_independent(
+    key: int, episode: int, time: int
+) -> None:
     grid = np.arange(64)
-    lanes, episodes, times = grid[:, None, None], grid[None, :, None], grid[None, None, :16]
-    here = draws(lanes, episodes, times).ravel()
-    there = draws(lanes + key, episodes + episode, times + time).ravel()
+    envs, episodes, times = grid[:, None, None], grid[None, :, None], grid[None, None, :16]
+    here = draws(envs, episodes, times).ravel()
+    there = draws(envs + key, episodes + episode, times + time).ravel()
     assert abs(correlation_excess(here, there)) < 4
     # Not only uncorrelated: the pairs fill the unit square evenly.
     assert abs(chi_square_excess((np.floor(here * 16) + there) / 16)) < 4
@@ -154,72 +158,72 @@ def test_no_two_of_a_million_streams_are_equal() -> None:
     assert len(np.unique(episode_stream(keys.ravel(), episodes.ravel()))) == 1_000_000
 
 
-class NaiveLanes:
-    """What ``EpisodeClocks`` must be, one lane and one step at a time."""
+class NaiveClocks:
+    """What ``EpisodeClocks`` must be, one sub-environment and one step at a time."""
 
     def __init__(self, keys: list[int], limit: int | None) -> None:
         self.keys, self.limit = keys, limit
         self.episode, self.elapsed = [0] * len(keys), [0] * len(keys)
 
     def reset(self, seeds: list[int | None]) -> None:
-        for lane, seed in enumerate(seeds):
-            self.elapsed[lane] = 0
-            self.episode[lane] = self.episode[lane] + 1 if seed is None else 0
-            self.keys[lane] = self.keys[lane] if seed is None else seed
+        for env_index, seed in enumerate(seeds):
+            self.elapsed[env_index] = 0
+            self.episode[env_index] = self.episode[env_index] + 1 if seed is None else 0
+            self.keys[env_index] = self.keys[env_index] if seed is None else seed
 
     def tick(self) -> list[bool]:
         self.elapsed = [steps + 1 for steps in self.elapsed]
         return [self.limit is not None and steps >= self.limit for steps in self.elapsed]
 
-    def draw(self) -> list[float]:
+    def sample(self) -> list[float]:
         return [
             uniform(episode_stream(*row[:2]), row[2])
             for row in zip(self.keys, self.episode, self.elapsed, strict=True)
         ]
 
     def restart(self, ended: npt.NDArray[np.bool_]) -> None:
-        for lane in np.flatnonzero(ended):
-            self.episode[lane] += 1
-            self.elapsed[lane] = 0
+        for env_index in np.flatnonzero(ended):
+            self.episode[env_index] += 1
+            self.elapsed[env_index] = 0
 
 
 @given(st.data())
-def test_lanes_end_and_restart_as_in_a_naive_simulation(data: st.DataObject) -> None:
+def test_sub_environments_end_and_restart_as_in_a_naive_simulation(data: st.DataObject) -> None:
     num_envs = data.draw(st.integers(1, 5))
     limit = data.draw(st.none() | st.integers(1, 6))
     flags = st.lists(st.booleans(), min_size=num_envs, max_size=num_envs)
     seeds = st.lists(st.none() | words, min_size=num_envs, max_size=num_envs)
     keys = data.draw(st.lists(words, min_size=num_envs, max_size=num_envs))
-    lanes, naive = EpisodeClocks(num_envs, limit), NaiveLanes(list(keys), limit)
-    lanes.reset(keys, np.random.default_rng(0))
+    envs, naive = EpisodeClocks(num_envs, limit), NaiveClocks(list(keys), limit)
+    envs.reset(keys, np.random.default_rng(0))
     for _ in range(data.draw(st.integers(0, 25))):
         if data.draw(st.integers(0, 9)) == 0:
             again = data.draw(seeds)
-            lanes.reset(again, np.random.default_rng(0))
+            envs.reset(again, np.random.default_rng(0))
             naive.reset(again)
-        truncated = lanes.tick()
+        truncated = envs.tick()
         assert truncated.tolist() == naive.tick()
-        assert lanes.draw().tolist() == naive.draw()
+        assert envs.sample().tolist() == naive.sample()
         some = np.flatnonzero(data.draw(flags))
-        assert lanes.draw(some).tolist() == [naive.draw()[lane] for lane in some]
+        assert envs.sample(some).tolist() == [naive.sample()[env_index] for env_index in some]
         ended = truncated | np.array(data.draw(flags))
         if ended.any():
-            lanes.restart(np.flatnonzero(ended))
+            envs.restart(np.flatnonzero(ended))
             naive.restart(ended)
-        assert lanes.elapsed.tolist() == naive.elapsed
+        assert envs.elapsed.tolist() == naive.elapsed
 
 
-def test_lanes_without_a_seed_take_keys_from_the_generator() -> None:
+def test_sub_environments_without_a_seed_take_keys_from_the_generator() -> None:
     first, second, other = (EpisodeClocks(3, None) for _ in range(3))
-    for lanes, seed in ((first, 1), (second, 1), (other, 2)):
-        assert not lanes.started
-        lanes.reset([None] * 3, np.random.default_rng(seed))
-        assert lanes.started
-    assert first.draw().tolist() == second.draw().tolist()
-    assert len({*first.draw(), *other.draw()}) == 6
+    for envs, seed in ((first, 1), (second, 1), (other, 2)):
+        assert not envs.started
+        envs.reset([None] * 3, np.random.default_rng(seed))
+        assert envs.started
+    assert first.sample().tolist() == second.sample().tolist()
+    assert len({*first.sample(), *other.sample()}) == 6
 
 
-def test_an_integer_seeds_lane_i_with_its_sum_with_i() -> None:
+def test_an_integer_seeds_sub_environment_i_with_its_sum_with_i() -> None:
     assert env_seeds(5, 3) == [5, 6, 7]
     assert env_seeds(np.int64(5), 2) == [5, 6]
     assert env_seeds([3, None, np.uint8(4)], 3) == [3, None, 4]
@@ -234,9 +238,9 @@ def test_a_bad_seed_is_named(bad: Any) -> None:
         env_seeds(bad, 2)
 
 
-def test_a_seed_is_an_integer_of_nought_or_more() -> None:
+def test_a_seed_is_an_integer_of_zero_or_more() -> None:
     assert check_seed(np.uint64(2**63)) == 2**63
-    with pytest.raises(ValueError, match="seed -1 is not accepted: give an integer of 0 or more"):
+    with pytest.raises(ValueError, match="seed is -1: give an integer of 0 or more"):
         check_seed(-1)
 
 

@@ -1,4 +1,4 @@
-"""The catalogue against scorers written from its table, and every way in which a task can be wrong."""
+"""The catalog against scorers written from its table, and every way in which a task can be wrong."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tokenwalk.envs.registration import TABLE
 from tokenwalk.envs.rewards.builders import exact_answers, keyword, token_weights
 from tokenwalk.envs.rewards.source import MachineSource, score_tokens
 from tokenwalk.envs.tabular import TabularMDP
-from tokenwalk.envs.tasks import CATALOGUE, TEXT, Task, find_task
+from tokenwalk.envs.tasks import CATALOG, TEXT, Task, find_task
 from tokenwalk.envs.token_generation import TokenGenerationEnv
 from tokenwalk.envs.vocabulary import Vocabulary
 
@@ -137,8 +137,10 @@ def test_arithmetic_pays_the_decimal_sum_of_each_prompt_and_nothing_else() -> No
             tokens = [*task.vocabulary.encode(answer), task.vocabulary.eos][:3]
             row = np.array([[*tokens, *[task.vocabulary.pad] * (3 - len(tokens))]])
             prompt = task.prompt_ids[index : index + 1]
-            paid = score_tokens(task.sources.values(), prompt, row, np.array([len(tokens)]), task.vocabulary)
-            assert paid["gold"].sum() == (answer == str(a + b))
+            rewards = score_tokens(
+                task.sources.values(), prompt, row, np.array([len(tokens)]), task.vocabulary
+            )
+            assert rewards["gold"].sum() == (answer == str(a + b))
 
 
 def tables(name: str) -> TabularMDP:
@@ -226,7 +228,7 @@ def test_every_registered_token_task_is_in_the_catalogue() -> None:
         row.name: row.kwargs["task"]
         for row in TABLE
         if "task" in row.kwargs and row.name != "TokenGeneration-v0"
-    } == {f"{name}-v0": name for name in CATALOGUE}
+    } == {f"{name}-v0": name for name in CATALOG}
     assert all(row.discount == 1.0 and row.max_episode_steps is None for row in TABLE if "task" in row.kwargs)
 
 
@@ -258,7 +260,7 @@ def test_a_task_goes_by_three_names(name: str) -> None:
     assert find_task(name) is find_task("Flattery")
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", CATALOG)
 def test_the_horizon_can_be_replaced(name: str) -> None:
     task = find_task(name, horizon=25)
     assert task.horizon == 25

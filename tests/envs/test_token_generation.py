@@ -1,4 +1,4 @@
-"""The token environments: what is seen, paid and logged, and that every view of a task says the same."""
+"""The token environments: what is observed, rewarded and logged, and that every view of a task says the same."""
 
 import pickle
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from tokenwalk.envs.reference import ReferencePolicy, fit_ngram, uniform
 from tokenwalk.envs.rewards.builders import exact_answers, from_step_function, keyword, token_weights
 from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.rewards.source import MachineSource, SourceContractError, TokenBatch, score_tokens
-from tokenwalk.envs.tasks import CATALOGUE, Task, find_task
+from tokenwalk.envs.tasks import CATALOG, Task, find_task
 from tokenwalk.envs.token_generation import TokenGenerationEnv
 from tokenwalk.envs.token_vector import TokenGenerationVectorEnv
 from tokenwalk.envs.vocabulary import Vocabulary
 
 ABC = Vocabulary.of_characters("abc")
 A, B, C, EOS, PAD, H = 0, 1, 2, 3, 4, 5
-every_task = pytest.mark.parametrize("name", CATALOGUE)
+every_task = pytest.mark.parametrize("name", CATALOG)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LetterShare:
     name: str = "share"
     low: float = 0.0
     high: float = 1.0
-    paid: Literal["token", "end"] = "token"
+    timing: Literal["token", "end"] = "token"
 
     def score(self, batch: TokenBatch) -> FloatArray:
         written = np.arange(batch.completion.shape[1]) < np.asarray(batch.length)[:, None]
@@ -55,7 +55,7 @@ class AsPlainClass:
     name = property(lambda self: self.machine.name)
     low = property(lambda self: self.machine.low)
     high = property(lambda self: self.machine.high)
-    paid = property(lambda self: self.machine.paid)
+    timing = property(lambda self: self.machine.timing)
 
     def score(self, batch: TokenBatch) -> FloatArray:
         return self.machine.score(batch)
@@ -69,7 +69,7 @@ class BreaksAt:
     name: str = "broken"
     low: float = -np.inf
     high: float = np.inf
-    paid: Literal["token", "end"] = "token"
+    timing: Literal["token", "end"] = "token"
 
     def score(self, batch: TokenBatch) -> FloatArray:
         return np.where(np.asarray(batch.length) >= self.length, np.nan, 0.0)
@@ -155,47 +155,51 @@ def test_eos_or_the_last_token_ends_an_episode_and_nothing_is_truncated(
 
 @every_task
 @pytest.mark.parametrize("observation", ["tokens", "machine"])
-def test_lanes_are_the_scalar_environment_in_every_task_and_observation(name: str, observation: str) -> None:
+def test_sub_environments_are_the_scalar_environment_in_every_task_and_observation(
+    name: str, observation: str
+) -> None:
     arguments: dict[str, Any] = {"task": name, "observation": observation}
     native = TokenGenerationVectorEnv(3, **arguments)
     check_vector_env(native, lambda: TokenGenerationEnv(**arguments), steps=40)
     assert native.single_observation_space == TokenGenerationEnv(**arguments).observation_space
 
 
-PAYS: dict[str, Callable[[Task], Any]] = {
+REWARDS: dict[str, Callable[[Task], Any]] = {
     "gold": lambda _: "gold",
     "proxy": lambda _: "proxy",
     "both, weighted": lambda _: [("gold", 0.3), ("proxy", -1.7)],
     "a machine beside gold": lambda task: ["gold", (task.machine_source("cc", keyword([C, C], 4)), 0.1)],
     "no machine": lambda _: LetterShare(),
-    "no machine, at the end": lambda _: [(LetterShare(paid="end"), 2.0), "gold"],
+    "no machine, at the end": lambda _: [(LetterShare(timing="end"), 2.0), "gold"],
 }
-every_pay = pytest.mark.parametrize("pay", PAYS.values(), ids=PAYS)
+every_reward = pytest.mark.parametrize("reward_of", REWARDS.values(), ids=REWARDS)
 
 
-@every_pay
-def test_lanes_are_the_scalar_environment_whatever_is_paid(pay: Callable[[Task], Any]) -> None:
+@every_reward
+def test_sub_environments_are_the_scalar_environment_for_every_reward(
+    reward_of: Callable[[Task], Any],
+) -> None:
     task = small_task()
-    arguments = {"task": task, "reward": pay(task), "metrics": (LetterShare(name="metric"),)}
+    arguments = {"task": task, "reward": reward_of(task), "metrics": (LetterShare(name="metric"),)}
     native = TokenGenerationVectorEnv(4, **arguments)
     check_vector_env(native, lambda: TokenGenerationEnv(**arguments), steps=60)
     assert native.task is task
 
 
 @pytest.mark.parametrize("limit", [1, H - 1, H, H + 1])
-def test_a_limit_truncates_the_lanes_as_gymnasiums_time_limit_does(limit: int) -> None:
+def test_a_limit_truncates_the_sub_environments_as_gymnasiums_time_limit_does(limit: int) -> None:
     native = TokenGenerationVectorEnv(4, max_episode_steps=limit, task=small_task())
     check_vector_env(native, lambda: gym.wrappers.TimeLimit(make(), limit), steps=60)
     assert native.max_episode_steps == limit
 
 
-# What is paid and logged
+# What is rewarded and logged
 
 
-@every_pay
-def test_every_entry_of_info_is_what_the_whole_batch_scorer_says(pay: Callable[[Task], Any]) -> None:
+@every_reward
+def test_every_entry_of_info_is_what_the_whole_batch_scorer_says(reward_of: Callable[[Task], Any]) -> None:
     task = small_task()
-    env = make(task=task, reward=pay(task), metrics=[LetterShare(name="metric")])
+    env = make(task=task, reward=reward_of(task), metrics=[LetterShare(name="metric")])
     composition = env.model.composition
     weights = {source.name: weight for source, weight in composition.train}
     for actions, steps in random_episodes(env, 60):
@@ -214,12 +218,12 @@ def test_every_entry_of_info_is_what_the_whole_batch_scorer_says(pay: Callable[[
             assert (info["gold"], info["proxy"]) == (said["gold"], said["proxy"])
 
 
-def test_the_horizon_pays_the_token_that_it_ends_with() -> None:
+def test_the_has_horizon_reward_the_token_that_it_ends_with() -> None:
     assert [step[1] for step in episode(make(), [C])] == [0, 0, 0, 0, 0.3]
     assert [step[1] for step in episode(make(), [C, EOS])] == [0, 0]
 
 
-def test_gold_and_proxy_are_logged_whoever_is_paid() -> None:
+def test_gold_and_proxy_are_logged_whatever_the_training_reward_is() -> None:
     keys = {"gold", "proxy", "reward/gold", "reward/proxy", "action_mask"}
     assert episode(make(), [A])[0][4].keys() == keys | {"reward/gold/weighted"}
     assert episode(make(reward="proxy"), [A])[0][4].keys() == keys | {"reward/proxy/weighted"}
@@ -239,21 +243,24 @@ def test_the_vector_environment_never_decodes() -> None:
         assert not {key for key in (*step.info, *step.info.get("final_info", {})) if "text" in key}
 
 
-def test_the_lanes_log_the_step_just_taken_with_the_masks_of_gymnasium() -> None:
+def test_the_sub_environments_log_the_step_just_taken_with_the_masks_of_gymnasium() -> None:
     native = TokenGenerationVectorEnv(3, task=small_task(), reward="proxy")
     scalars = [make(reward="proxy") for _ in range(3)]
     native.reset(seed=5)
-    for lane, env in enumerate(scalars):
-        env.reset(seed=5 + lane)
+    for env_index, env in enumerate(scalars):
+        env.reset(seed=5 + env_index)
     for row in np.random.default_rng(0).integers(4, size=(80, 3)):
         _, _, terminated, _, info = native.step(row)
-        for lane, env in enumerate(scalars):
-            said = env.step(row[lane])[4]
-            place = info["final_info"] if terminated[lane] else info
+        for env_index, env in enumerate(scalars):
+            said = env.step(row[env_index])[4]
+            place = info["final_info"] if terminated[env_index] else info
             for key in said.keys() - {"text", "action_mask"}:
-                assert place[key][lane] == info[key][lane] == said[key]
-                assert (place[f"_{key}"][lane], info[f"_{key}"][lane]) == (True, not terminated[lane])
-            if terminated[lane]:
+                assert place[key][env_index] == info[key][env_index] == said[key]
+                assert (place[f"_{key}"][env_index], info[f"_{key}"][env_index]) == (
+                    True,
+                    not terminated[env_index],
+                )
+            if terminated[env_index]:
                 env.reset()
 
 
@@ -273,8 +280,8 @@ def test_a_reward_lies_in_the_range_that_its_source_states(name: str) -> None:
     seen: dict[str, list[float]] = {source.name: [] for source in env.model.composition.sources}
     for _, steps in random_episodes(env, 100):
         for step in steps:
-            for source, values in seen.items():
-                values.append(step[4][f"reward/{source}"])
+            for name, values in seen.items():
+                values.append(step[4][f"reward/{name}"])
     for source in env.model.composition.sources:
         assert source.low <= min(seen[source.name]) <= max(seen[source.name]) <= source.high
 
@@ -310,20 +317,20 @@ def test_a_source_that_breaks_stops_the_run_with_its_name_and_the_text(role: str
         SourceContractError, match="source 'broken' returned nan for prompt 'ab', completion 'cba'"
     ):
         env.step(A)
-    lanes = TokenGenerationVectorEnv(2, task=small_task(prompt_weights=[0, 1.0, 0]), **{role: given})
-    lanes.reset(seed=0)
-    lanes.step([C, EOS])
-    lanes.step([B, A])
+    envs = TokenGenerationVectorEnv(2, task=small_task(prompt_weights=[0, 1.0, 0]), **{role: given})
+    envs.reset(seed=0)
+    envs.step([C, EOS])
+    envs.step([B, A])
     with pytest.raises(SourceContractError, match="completion 'cbc'"):
-        lanes.step([C, A])
+        envs.step([C, A])
 
 
 def test_without_machines_there_are_no_tables_and_no_machine_to_observe() -> None:
     with pytest.raises(ValueError, match="'share' is LetterShare: use observation='tokens'"):
         make(reward=LetterShare(), observation="machine")
-    with pytest.raises(ValueError, match="'share' is LetterShare, no machine, so Small has no tables"):
+    with pytest.raises(ValueError, match="'share' is LetterShare, not a machine, so Small has no tables"):
         make(reward=LetterShare()).tabular_mdp()
-    # A metric that is no machine leaves the machine that is paid observable.
+    # A metric that is no machine leaves the machine of the training reward observable.
     assert make(metrics=[LetterShare()], observation="machine").observation_space.n == 2 * (H + 1)  # type: ignore[attr-defined]
 
 
@@ -345,13 +352,13 @@ def walk_tables(
     state = int(TokenGenerationEnv(alone).tabular_mdp().start.argmax())
     walked = []
     for time, action in enumerate(actions):
-        paid = {name: table[state, action, 0] for name, table in mdp.rewards.items()}
+        rewards = {name: table[state, action, 0] for name, table in mdp.rewards.items()}
         if time == env.task.horizon - 1:
-            paid = {
+            rewards = {
                 name: value + mdp.last_rewards.get(name, np.zeros(mdp.available.shape))[state, action]
-                for name, value in paid.items()
+                for name, value in rewards.items()
             }
-        walked.append((state, paid))
+        walked.append((state, rewards))
         assert mdp.terminated[state, action, 0] == (action == env.task.vocabulary.eos)
         state = int(mdp.next_state[state, action, 0])
     return walked
@@ -364,8 +371,8 @@ def test_the_tables_pay_what_the_environment_pays(name: str) -> None:
     for actions, steps in random_episodes(env, 12):
         prompt = prompts.index(steps[0][0][: env.task.prompt_length].tolist())
         walked = walk_tables(env, actions[: len(steps)], prompt)
-        for (_, paid), step in zip(walked, steps, strict=True):
-            assert paid == {name: step[4][f"reward/{name}"] for name in paid}
+        for (_, rewards), step in zip(walked, steps, strict=True):
+            assert rewards == {name: step[4][f"reward/{name}"] for name in rewards}
 
 
 def test_the_tables_have_named_channels_the_reference_and_the_horizon_as_a_field() -> None:
@@ -404,7 +411,7 @@ def test_the_observed_machine_is_the_tables_state_of_that_time(name: str) -> Non
             observation = env.step(action)[0]
 
 
-def test_the_observed_machine_knows_gold_only_where_gold_is_paid() -> None:
+def test_the_observed_machine_knows_gold_only_where_gold_is_a_training_reward() -> None:
     pay = token_weights([0.5, 0.0, 0.0, 0.0])
     plain, rich = (Task("T", ABC, H, gold, proxy=pay) for gold in (pay, keyword([A, B, C, A], 4)))
     walks = []
@@ -425,8 +432,8 @@ def test_the_observed_machine_of_several_sources_is_their_product() -> None:
     assert states == 3  # nothing begun, an a, a c
 
 
-def test_the_machine_is_a_state_that_tells_all_future_pay() -> None:
-    """Whatever texts lead to the same observation, the same tokens are paid alike from there on."""
+def test_the_machine_is_a_state_that_predicts_every_future_reward() -> None:
+    """Whatever texts lead to the same observation, the same tokens have the same rewards from there on."""
     env = TokenGenerationEnv(
         small_task(prompts=("",), prompt_weights=None, proxy=None), observation="machine"
     )
@@ -435,11 +442,11 @@ def test_the_machine_is_a_state_that_tells_all_future_pay() -> None:
         env.reset(seed=0)
         observation = [env.step(token)[0] for token in text][-1]
         kept = pickle.dumps(env)
-        paid: list[float] = []
+        rewards: list[float] = []
         for end in tuples(range(3), repeat=2):
             copy = pickle.loads(kept)
-            paid.extend(copy.step(token)[1] for token in end)
-        assert future.setdefault(observation, tuple(paid)) == tuple(paid)
+            rewards.extend(copy.step(token)[1] for token in end)
+        assert future.setdefault(observation, tuple(rewards)) == tuple(rewards)
     assert len(future) == 2
 
 
@@ -475,27 +482,27 @@ def test_a_masked_token_is_refused_and_the_mask_follows_the_text() -> None:
     assert following[4]["action_mask"].tolist() == [0, 1, 1, 1]
 
 
-def test_masks_in_lanes_are_those_of_the_scalar_environment() -> None:
+def test_masks_in_sub_environments_are_those_of_the_scalar_environment() -> None:
     task = Task("T", ABC, H, keyword([A, B], 4), reference=no_doubles())
     native, scalars = TokenGenerationVectorEnv(3, task=task), [TokenGenerationEnv(task) for _ in range(3)]
     _, info = native.reset(seed=0)
-    for lane, env in enumerate(scalars):
-        env.reset(seed=lane)
+    for env_index, env in enumerate(scalars):
+        env.reset(seed=env_index)
     rng = np.random.default_rng(0)
     for _ in range(40):
         assert np.array_equal(native.action_masks(), info["action_mask"].astype(bool))
         row = np.array([rng.choice(np.flatnonzero(mask)) for mask in native.action_masks()])
         _, rewards, terminated, _, info = native.step(row)
-        for lane, env in enumerate(scalars):
-            _, reward, ended, _, said = env.step(int(row[lane]))
-            assert (rewards[lane], terminated[lane]) == (reward, ended)
+        for env_index, env in enumerate(scalars):
+            _, reward, ended, _, said = env.step(int(row[env_index]))
+            assert (rewards[env_index], terminated[env_index]) == (reward, ended)
             if ended:
-                assert info["final_info"]["action_mask"][lane].tolist() == said["action_mask"].tolist()
+                assert info["final_info"]["action_mask"][env_index].tolist() == said["action_mask"].tolist()
                 _, said = env.reset()
-            assert info["action_mask"][lane].tolist() == said["action_mask"].tolist()
+            assert info["action_mask"][env_index].tolist() == said["action_mask"].tolist()
     native.reset(seed=0)
     native.step([A, B, C])
-    with pytest.raises(InvalidActionError, match="action 1 of lane 1 is masked"):
+    with pytest.raises(InvalidActionError, match="action 1 of sub-environment 1 is masked"):
         native.step([B, B, B])
     assert native.step([B, A, A])[1].tolist() == [1.0, 0.0, 0.0]
 
@@ -527,7 +534,7 @@ def test_prompts_are_drawn_by_their_weights() -> None:
     assert (np.abs(drawn - weights) <= 4 * np.sqrt(weights * (1 - weights) / n)).all()
 
 
-def test_each_lane_draws_a_new_prompt_for_each_episode() -> None:
+def test_each_sub_environment_draws_a_new_prompt_for_each_episode() -> None:
     env = TokenGenerationVectorEnv(200, task=small_task())
     env.reset(seed=0)
     seen = [tuple(env.step(np.full(200, EOS))[0][:, 1].tolist()) for _ in range(5)]
@@ -537,7 +544,7 @@ def test_each_lane_draws_a_new_prompt_for_each_episode() -> None:
 # What a person sees
 
 
-def test_the_picture_shows_what_was_paid_for_what() -> None:
+def test_the_picture_shows_the_reward_of_each_token() -> None:
     env = TokenGenerationEnv("Flattery", reward=["gold", ("proxy", 0.5)], render_mode="ansi")
     env.reset(seed=0)
     for token in (0, 1, 3):
@@ -551,7 +558,7 @@ def test_the_picture_shows_what_was_paid_for_what() -> None:
     )
 
 
-def test_the_picture_shows_the_prompt_and_what_is_not_paid() -> None:
+def test_the_picture_shows_the_prompt_and_what_is_not_in_the_reward() -> None:
     task = small_task(prompt_weights=[0.0, 1.0, 0.0])
     env = TokenGenerationVectorEnv(2, task=task, render_mode="ansi")
     env.reset(seed=0)
@@ -559,8 +566,8 @@ def test_the_picture_shows_the_prompt_and_what_is_not_paid() -> None:
     env.step([B, C])
     assert env.render() == (
         "prompt      ab\ncompletion  ab\n             +\n"
-        "gold        +1 x 1 = +1\nproxy       +0.1, not paid\nreturn      +1",
-        "prompt      ab\ncompletion  cc\ngold        +0 x 1 = +0\nproxy       +0.4, not paid\nreturn      +0",
+        "gold        +1 x 1 = +1\nproxy       +0.1, not in the reward\nreturn      +1",
+        "prompt      ab\ncompletion  cc\ngold        +0 x 1 = +0\nproxy       +0.4, not in the reward\nreturn      +0",
     )
 
 
@@ -589,10 +596,13 @@ def test_without_a_render_mode_nothing_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "Keyword", "reward": "proxy"}, "Keyword has no reward 'proxy': give gold, or a source"),
-        ({"reward": "silver"}, "Small has no reward 'silver': give gold or proxy, or a source"),
-        ({"reward": []}, "no source is paid"),
-        ({"reward": ["gold", "gold"]}, "paid twice"),
+        (
+            {"task": "Keyword", "reward": "proxy"},
+            "Keyword has no reward 'proxy': give gold, or a reward function",
+        ),
+        ({"reward": "silver"}, "Small has no reward 'silver': give gold or proxy, or a reward function"),
+        ({"reward": []}, "the training reward is empty"),
+        ({"reward": ["gold", "gold"]}, "there twice"),
         ({"reward": [("gold", float("nan"))]}, "the weight of 'gold' is nan"),
         ({"reward": 3.0}, "3.0 is no source"),
         ({"reward": LetterShare(name="gold")}, "two sources are called 'gold'"),

@@ -22,7 +22,7 @@ class CountsTokens:
     name: str = "counted"
     low: float = 0.0
     high: float = 1.0
-    paid: Literal["token", "end"] = "token"
+    timing: Literal["token", "end"] = "token"
 
     def score(self, batch: TokenBatch) -> FloatArray:
         return self.scale * np.asarray(batch.length, dtype=np.float64)

@@ -62,7 +62,7 @@ class WalksTooLong(CounterWalkVectorEnv):
         super().__init__(num_envs, limit + 1, **arguments)
 
 
-class SeedsEveryLaneAlike(CounterWalkVectorEnv):
+class SeedsEveryEnvAlike(CounterWalkVectorEnv):
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
         return super().reset(seed=[seed] * self.num_envs if isinstance(seed, int) else seed, options=options)
 
@@ -96,7 +96,7 @@ def test_the_walk_passes() -> None:
         (MasksEveryLane, "_final_obs"),
         (SaysNothingOfTheEnd, "final_obs"),
         (WalksTooLong, "against"),
-        (SeedsEveryLaneAlike, "lane 1"),
+        (SeedsEveryEnvAlike, "sub-environment 1"),
         (ForgetsSeedsOnAnUnseededReset, "rollout 1"),
         (WantsAnotherAutoreset, "SAME_STEP"),
     ],

@@ -1,4 +1,4 @@
-"""Rewards and potentials on anybody's environment: exact sums, one lane as many, every autoreset mode, safe shaping."""
+"""Rewards and potentials on any environment: exact sums, scalar equals vector, every autoreset mode, safe shaping."""
 
 import copy
 import operator
@@ -108,19 +108,19 @@ def endings(step: EnvStep) -> FloatArray:
 
 
 MIXED, ENDINGS = StepFunction("mixed", mixed, -120, 120), StepFunction("endings", endings, 0, 3)
-PAID = ((MIXED, 0.3), (ENDINGS, -0.7))
+ADDED = ((MIXED, 0.3), (ENDINGS, -0.7))
 POTENTIAL = ObservationFunction(phi)
 WRAPPERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "add": (lambda env: AddRewards(env, PAID, 0.5), lambda env: AddRewardsVector(env, PAID, 0.5)),
+    "add": (lambda env: AddRewards(env, ADDED, 0.5), lambda env: AddRewardsVector(env, ADDED, 0.5)),
     "monitor": (lambda env: MonitorRewards(env, [MIXED]), lambda env: MonitorRewardsVector(env, [MIXED])),
     "shape": (
         lambda env: PotentialShaping(env, POTENTIAL, DISCOUNT),
         lambda env: PotentialShapingVector(env, POTENTIAL, DISCOUNT),
     ),
     "all three": (
-        lambda env: PotentialShaping(MonitorRewards(AddRewards(env, PAID[:1]), [ENDINGS]), POTENTIAL, 1.0),
+        lambda env: PotentialShaping(MonitorRewards(AddRewards(env, ADDED[:1]), [ENDINGS]), POTENTIAL, 1.0),
         lambda env: PotentialShapingVector(
-            MonitorRewardsVector(AddRewardsVector(env, PAID[:1]), [ENDINGS]), POTENTIAL, 1.0
+            MonitorRewardsVector(AddRewardsVector(env, ADDED[:1]), [ENDINGS]), POTENTIAL, 1.0
         ),
     ),
 }
@@ -156,7 +156,7 @@ class Lap:
     reward: float
     terminated: bool
     truncated: bool
-    paid: float
+    total: float
     info: dict[str, Any]
 
 
@@ -168,11 +168,11 @@ def episodes(make: Callable[[], Env], wrap: Callable[[Env], Env], steps: int = 6
     wrapped.reset(seed=3)
     for action in sampled(plain.action_space, steps):
         after, reward, terminated, truncated, info = plain.step(action)
-        seen, paid, *ends, logged = wrapped.step(action)
+        seen, total, *ends, logged = wrapped.step(action)
         assert data_equivalence((seen, ends), (after, [terminated, truncated]), exact=True)
-        assert type(paid) is float
+        assert type(total) is float
         assert data_equivalence({key: logged[key] for key in info}, info, exact=True)
-        found[-1].append(Lap(before, action, after, float(reward), terminated, truncated, paid, logged))
+        found[-1].append(Lap(before, action, after, float(reward), terminated, truncated, total, logged))
         before = after
         if terminated or truncated:
             before, _ = plain.reset()
@@ -181,12 +181,12 @@ def episodes(make: Callable[[], Env], wrap: Callable[[Env], Env], steps: int = 6
     return found[:-1]
 
 
-# What is paid
+# The reward
 
 
 @every_env
 def test_the_reward_is_the_float64_sum_of_the_terms_in_their_order(name: str) -> None:
-    walked = episodes(MAKERS[name], lambda env: AddRewards(env, PAID, keep=0.5), steps=100)
+    walked = episodes(MAKERS[name], lambda env: AddRewards(env, ADDED, keep=0.5), steps=100)
     assert len(walked) > 2
     for lap in (lap for episode in walked for lap in episode):
         action = lap.action[0] if isinstance(lap.action, tuple) else lap.action
@@ -197,7 +197,7 @@ def test_the_reward_is_the_float64_sum_of_the_terms_in_their_order(name: str) ->
             + lap.reward
         )
         ending = 1.0 * lap.terminated + 2.0 * lap.truncated
-        assert lap.paid == 0.5 * lap.reward + 0.3 * score + -0.7 * ending
+        assert lap.total == 0.5 * lap.reward + 0.3 * score + -0.7 * ending
         expected = {
             "reward/env": lap.reward,
             "gold": lap.reward,
@@ -218,20 +218,20 @@ def test_the_order_of_the_sources_is_the_order_of_the_sum() -> None:
     small, large = constant("small", 1.0), constant("large", 1e16)
     one_way = [(small, 1.0), (large, 1.0), (large_again := constant("again", 1e16), -1.0)]
     other_way = [(large, 1.0), (large_again, -1.0), (small, 1.0)]
-    paid = []
+    total = []
     for sources in (one_way, other_way):
         env = AddRewards(MAKERS["Taxi"](), sources, keep=0.0)
         env.reset(seed=0)
-        paid.append(env.step(0)[1])
-    assert paid == [(1.0 + 1e16) - 1e16, (1e16 - 1e16) + 1.0] == [0.0, 1.0]
+        total.append(env.step(0)[1])
+    assert total == [(1.0 + 1e16) - 1e16, (1e16 - 1e16) + 1.0] == [0.0, 1.0]
 
 
 @every_env
-def test_a_monitor_pays_nothing_and_logs_what_would_have_been_paid(name: str) -> None:
-    added = episodes(MAKERS[name], lambda env: AddRewards(env, PAID))
+def test_a_monitor_pays_nothing_and_logs_what_would_have_been_added(name: str) -> None:
+    added = episodes(MAKERS[name], lambda env: AddRewards(env, ADDED))
     watched = episodes(MAKERS[name], lambda env: MonitorRewards(env, [MIXED, ENDINGS]))
     laps = [(lap, twin) for pair in zip(watched, added, strict=True) for lap, twin in zip(*pair, strict=True)]
-    assert all(lap.paid == lap.reward == lap.info["reward/env"] == lap.info["gold"] for lap, _ in laps)
+    assert all(lap.total == lap.reward == lap.info["reward/env"] == lap.info["gold"] for lap, _ in laps)
     for key in ("reward/mixed", "reward/endings"):
         assert [lap.info[key] for lap, _ in laps] == [twin.info[key] for _, twin in laps]
     assert not any("weighted" in key for lap, _ in laps for key in lap.info)
@@ -251,7 +251,7 @@ def test_gold_stays_what_the_environment_says_and_its_own_reward_stays_the_inner
     laps = [lap for episode in episodes(MAKERS["Taxi"], wrap) for lap in episode]
     assert all(lap.info["reward/env"] == lap.info["gold"] == lap.reward for lap in laps)
     shaped = [lap.reward + 5.0 * lap.info["reward/endings"] + lap.info["reward/shaping"] for lap in laps]
-    assert [lap.paid for lap in laps] == [paid + 2.0 for paid in shaped]
+    assert [lap.total for lap in laps] == [total + 2.0 for total in shaped]
 
 
 # Shaping
@@ -269,7 +269,7 @@ def test_the_shaping_of_an_episode_telescopes_and_keeps_the_potential_of_a_trunc
         last = laps[-1]
         kept = 0.0 if last.terminated else discount ** len(laps) * value(last.after)
         assert total == pytest.approx(kept - value(laps[0].before), rel=0, abs=1e-12)
-        assert all(lap.paid == lap.reward + lap.info["reward/shaping"] for lap in laps)
+        assert all(lap.total == lap.reward + lap.info["reward/shaping"] for lap in laps)
         ends.add((last.terminated, last.truncated))
     assert (False, True) in ends
     assert name == "Taxi" or any(terminated for terminated, _ in ends)
@@ -385,11 +385,11 @@ def test_the_wrapper_pays_what_the_shaped_tables_pay() -> None:
     assert len(laps) > 100
 
 
-# One lane as many
+# One sub-environment as many
 
 
 def play(env: Vector, mode: AutoresetMode, steps: int, seed: int = 5) -> Iterator[Any]:
-    """Yield everything that ``env`` says; where nobody resets its lanes, reset those that ended."""
+    """Yield everything that ``env`` says; where it does not reset its sub-environments, reset those that ended."""
     yield env.reset(seed=seed)
     for actions in sampled(env.action_space, steps, seed):
         observation, reward, terminated, truncated, info = env.step(actions)
@@ -406,7 +406,7 @@ def sync(make: Callable[[], Env], mode: AutoresetMode, **options: Any) -> Vector
 @every_mode
 @every_env
 @every_wrapper
-def test_around_a_vector_environment_it_is_lane_by_lane_what_it_is_around_each_environment(
+def test_around_a_vector_environment_it_is_per_sub_environment_what_it_is_around_each_environment(
     name: str, mode: AutoresetMode, wrapper: str
 ) -> None:
     scalar, vector = WRAPPERS[wrapper]
@@ -417,11 +417,13 @@ def test_around_a_vector_environment_it_is_lane_by_lane_what_it_is_around_each_e
         assert data_equivalence(one_way, other_way, exact=True), (one_way, other_way)
     ends = np.array([step[2] | step[3] for step, _ in said if len(step) == 5])
     assert ends.any(axis=0).all()
-    assert len({tuple(row) for row in ends}) > 2 or name == "Taxi"  # lanes do not end together
+    assert len({tuple(row) for row in ends}) > 2 or name == "Taxi"  # sub-environments do not end together
 
 
 @pytest.mark.parametrize("wrapper", ["add", "shape", "all three"])
-def test_our_native_vector_environment_wrapped_is_lane_by_lane_the_wrapped_scalar_one(wrapper: str) -> None:
+def test_our_native_vector_environment_wrapped_is_per_sub_environment_the_wrapped_scalar_one(
+    wrapper: str,
+) -> None:
     scalar, vector = WRAPPERS[wrapper]
     arguments: dict[str, Any] = {
         "n_states": 4,
@@ -437,7 +439,7 @@ def test_our_native_vector_environment_wrapped_is_lane_by_lane_the_wrapped_scala
         assert_same_info(one_way[-1], other_way[-1], 3, "info")
 
 
-def test_a_token_task_wrapped_keeps_its_own_gold_in_every_lane() -> None:
+def test_a_token_task_wrapped_keeps_its_own_gold_in_every_sub_environment() -> None:
     written = StepFunction("written", lambda step: (step.next_observation < 6).sum(axis=1) / 5.0, 0, 1)
     native = AddRewardsVector(gym.make_vec("tokenwalk/Flattery-v0", 3, reward="proxy"), [(written, 0.5)])
     inside = sync(
@@ -456,20 +458,20 @@ def test_a_token_task_wrapped_keeps_its_own_gold_in_every_lane() -> None:
 
 def test_gymnasiums_native_cart_poles_are_not_scored_while_they_reset() -> None:
     plain, scored = (gym.make_vec("CartPole-v1", 4, max_episode_steps=14) for _ in range(2))
-    env = PotentialShapingVector(AddRewardsVector(scored, PAID), POTENTIAL, DISCOUNT)
+    env = PotentialShapingVector(AddRewardsVector(scored, ADDED), POTENTIAL, DISCOUNT)
     assert env.metadata["autoreset_mode"] is NEXT
     before, _ = plain.reset(seed=2)
     env.reset(seed=2)
     resetting, n_resets = np.zeros(4, dtype=np.bool_), 0
     for actions in random_actions(plain, 80, 0):
         after, own, terminated, truncated, _ = plain.step(actions)
-        observation, paid, *_, info = env.step(actions)
+        observation, total, *_, info = env.step(actions)
         assert np.array_equal(observation, after)
         own = own.astype(np.float64)
         step = EnvStep(before, actions, after, own, terminated, truncated)
         value_next = np.where(terminated, 0.0, phi(after))
         expected = own + 0.3 * mixed(step) + -0.7 * endings(step) + (DISCOUNT * value_next - phi(before))
-        assert np.array_equal(paid, np.where(resetting, 0.0, expected))
+        assert np.array_equal(total, np.where(resetting, 0.0, expected))
         assert np.array_equal(info["_reward/shaping"], ~resetting)
         assert np.array_equal(info["_reward/env"], ~resetting)
         assert (info["reward/mixed"][resetting] == 0).all()
@@ -494,8 +496,8 @@ class Claims(VectorWrapper):
 
 
 def largest_gap(env: Vector, plain: Vector, mode: AutoresetMode) -> float:
-    """Return how far the shaping of any lane's episode is from telescoping, or from 0 in a step that resets."""
-    gap, lanes = 0.0, range(plain.num_envs)
+    """Return how far the shaping of any sub-environment's episode is from telescoping, or from 0 in a step that resets."""
+    gap, envs = 0.0, range(plain.num_envs)
     (begun, _), laps, totals, waits = plain.reset(seed=1), np.zeros(3), np.zeros(3), np.zeros(3, dtype=bool)
     env.reset(seed=1)
     start = phi(begun)
@@ -506,11 +508,11 @@ def largest_gap(env: Vector, plain: Vector, mode: AutoresetMode) -> float:
         start = np.where(waits, phi(observation), start)
         totals += np.where(waits, 0.0, DISCOUNT**laps * shaping)
         laps += ~waits
-        for lane in (lane for lane in lanes if ended[lane]):
-            last = info["final_obs"][lane] if mode is SAME else observation[lane]
-            kept = 0.0 if terminated[lane] else DISCOUNT ** laps[lane] * value(last)
-            gap = max(gap, abs(totals[lane] - (kept - start[lane])))
-            totals[lane] = laps[lane] = 0
+        for env_index in (env_index for env_index in envs if ended[env_index]):
+            last = info["final_obs"][env_index] if mode is SAME else observation[env_index]
+            kept = 0.0 if terminated[env_index] else DISCOUNT ** laps[env_index] * value(last)
+            gap = max(gap, abs(totals[env_index] - (kept - start[env_index])))
+            totals[env_index] = laps[env_index] = 0
         if mode is DISABLED and ended.any():
             observation, _ = plain.reset(options={"reset_mask": ended.copy()})
             env.reset(options={"reset_mask": ended})
@@ -522,7 +524,9 @@ def largest_gap(env: Vector, plain: Vector, mode: AutoresetMode) -> float:
 
 @every_mode
 @pytest.mark.parametrize("name", ["FrozenLake", "CounterWalk", "Taxi"])
-def test_the_shaping_of_every_lane_telescopes_in_every_autoreset_mode(name: str, mode: AutoresetMode) -> None:
+def test_the_shaping_of_every_sub_environment_telescopes_in_every_autoreset_mode(
+    name: str, mode: AutoresetMode
+) -> None:
     plain = sync(MAKERS[name], mode)
     env = PotentialShapingVector(sync(MAKERS[name], mode), POTENTIAL, DISCOUNT)
     assert largest_gap(env, plain, mode) < 1e-12
@@ -563,7 +567,9 @@ class TellsGold(Orchard):
 
 @every_mode
 @every_wrapper
-def test_gold_is_filled_in_for_the_lanes_that_say_nothing_of_it(mode: AutoresetMode, wrapper: str) -> None:
+def test_gold_is_filled_in_for_the_sub_environments_that_say_nothing_of_it(
+    mode: AutoresetMode, wrapper: str
+) -> None:
     scalar, vector = WRAPPERS[wrapper]
     outside, inside = vector(sync(TellsGold, mode)), sync(lambda: scalar(TellsGold()), mode)
     golds: list[float] = []
@@ -589,7 +595,7 @@ class OneInfo(VectorWrapper):
 
 def test_what_the_environment_keeps_for_its_infos_is_not_written_into() -> None:
     env = OneInfo(sync(MAKERS["CounterWalk"], SAME))
-    wrapped = AddRewardsVector(env, PAID)
+    wrapped = AddRewardsVector(env, ADDED)
     ends = sum(int(step[3].sum()) for step in play(wrapped, SAME, 20) if len(step) == 5)
     assert ends > 2
     assert set(env.info) <= {"final_info", "_final_info", "final_obs", "_final_obs"}
@@ -637,7 +643,7 @@ class Counting:
         return self
 
 
-def test_a_masked_reset_visits_only_the_lanes_that_it_resets() -> None:
+def test_a_masked_reset_visits_only_the_sub_environments_that_it_resets() -> None:
     potential = Counting()
     env = PotentialShapingVector(sync(MAKERS["Taxi"], DISABLED), potential, DISCOUNT)
     plain = sync(MAKERS["Taxi"], DISABLED)
@@ -653,7 +659,7 @@ def test_a_masked_reset_visits_only_the_lanes_that_it_resets() -> None:
     assert env.step([0, 1, 2])[1].tolist() == (own + (DISCOUNT * phi(after) - now)).tolist()
 
 
-def test_an_environment_that_resets_all_lanes_whatever_the_mask_starts_anew_in_all() -> None:
+def test_an_environment_that_resets_all_sub_environments_whatever_the_mask_starts_anew_in_all() -> None:
     env = PotentialShapingVector(gym.make_vec("tokenwalk/CounterWalk-v0", 2, n_states=9), POTENTIAL, 1.0)
     env.reset(seed=0)
     for _ in range(4):
@@ -664,19 +670,19 @@ def test_an_environment_that_resets_all_lanes_whatever_the_mask_starts_anew_in_a
     assert shaping.tolist() == [np.sin(2.0) - np.sin(1.0)] * 2
 
 
-def test_nobody_steps_a_lane_that_terminated_and_was_not_reset() -> None:
+def test_no_step_of_a_sub_environment_that_terminated_and_was_not_reset() -> None:
     make = partial(gym.make, "tokenwalk/CounterWalk-v0", goal=1, terminate_at_goal=True)
-    env = AddRewardsVector(sync(make, DISABLED), PAID)
+    env = AddRewardsVector(sync(make, DISABLED), ADDED)
     with pytest.raises(EpisodeEndedError, match=r"call reset\(\) before step"):
         env.step([0, 1, 1])
     with pytest.raises(EpisodeEndedError, match="reset all of them"):
         env.reset(options={"reset_mask": np.array([True, False, False])})
     env.reset(seed=0)
     assert env.step([0, 1, 0])[2].tolist() == [True, False, True]
-    for lane, waiting in ((2, r"\[0, 2\]"), (0, r"\[0\]")):
-        with pytest.raises(EpisodeEndedError, match=f"lanes {waiting} have terminated"):
+    for env_index, waiting in ((2, r"\[0, 2\]"), (0, r"\[0\]")):
+        with pytest.raises(EpisodeEndedError, match=f"sub-environments {waiting} have terminated"):
             env.step([1, 1, 1])
-        env.reset(options={"reset_mask": np.arange(3) == lane})
+        env.reset(options={"reset_mask": np.arange(3) == env_index})
     assert env.step([1, 1, 0])[2].tolist() == [False, False, True]
 
 
@@ -745,12 +751,12 @@ def test_a_copy_in_the_middle_of_an_episode_goes_on_like_the_original(
 
 
 def test_a_spec_tells_the_wrappers_and_makes_the_same_environment_again() -> None:
-    shaped = PotentialShaping(AddRewards(MAKERS["CartPole"](), PAID, keep=0.5), POTENTIAL, DISCOUNT)
+    shaped = PotentialShaping(AddRewards(MAKERS["CartPole"](), ADDED, keep=0.5), POTENTIAL, DISCOUNT)
     env = MonitorRewards(shaped, [StepFunction("again", endings, 0, 3)])
     assert env.spec is not None
     told = [(one.name, one.kwargs) for one in env.spec.additional_wrappers]
     assert told == [
-        ("AddRewards", {"sources": PAID, "keep": 0.5}),
+        ("AddRewards", {"sources": ADDED, "keep": 0.5}),
         ("PotentialShaping", {"potential": POTENTIAL, "discount": DISCOUNT}),
         ("MonitorRewards", {"sources": (StepFunction("again", endings, 0, 3),)}),
     ]
@@ -858,14 +864,14 @@ class Corridor(gym.Env[Any, Any]):
 
 
 @pytest.mark.parametrize(("result", "complaint"), BROKEN, ids=lambda case: str(case)[:20])
-@pytest.mark.parametrize("paid", [True, False])
+@pytest.mark.parametrize("in_reward", [True, False])
 def test_a_source_that_breaks_its_contract_is_named_with_what_it_was_given(
-    result: Any, complaint: str, paid: bool
+    result: Any, complaint: str, in_reward: bool
 ) -> None:
     for vector in (False, True):
         env: Any = SyncVectorEnv([Corridor]) if vector else Corridor()
         source = Odd(result)
-        if paid:
+        if in_reward:
             env = (AddRewardsVector if vector else AddRewards)(env, [(source, 0.0)])
         else:
             env = (MonitorRewardsVector if vector else MonitorRewards)(env, [source])
@@ -874,7 +880,7 @@ def test_a_source_that_breaks_its_contract_is_named_with_what_it_was_given(
         assert float(np.sum(env.step(act)[1])) == -1.0
         with pytest.raises(SourceContractError, match=f"source 'odd' {complaint}"):
             env.step(act)
-        # Half a step is no step: it must not go on from a place that nobody has scored.
+        # Half a step is no step: it must not go on from a place that was not scored.
         with pytest.raises(EpisodeEndedError, match="reset"):
             env.step(act)
         env.reset(seed=0)
@@ -981,7 +987,7 @@ def test_what_cannot_be_shaped_or_kept_is_refused() -> None:
     with pytest.raises(SourceContractError, match=r"no potential.*ObservationFunction\(function\)"):
         PotentialShaping(Corridor(), phi, 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="keep is inf"):
-        AddRewards(Corridor(), PAID, keep=float("inf"))
+        AddRewards(Corridor(), ADDED, keep=float("inf"))
     with pytest.raises(SourceContractError, match="is no source"):
         MonitorRewards(Corridor(), [endings])  # type: ignore[list-item]
 
@@ -1001,8 +1007,8 @@ def test_a_vector_environment_that_does_not_say_how_it_resets_is_refused() -> No
 
 def test_a_name_that_is_logged_already_is_refused_not_overwritten() -> None:
     twice: list[tuple[Any, Any]] = [
-        (MonitorRewards(AddRewards(Corridor(), PAID), [MIXED]), 0),
-        (MonitorRewardsVector(AddRewardsVector(SyncVectorEnv([Corridor]), PAID), [MIXED]), [0]),
+        (MonitorRewards(AddRewards(Corridor(), ADDED), [MIXED]), 0),
+        (MonitorRewardsVector(AddRewardsVector(SyncVectorEnv([Corridor]), ADDED), [MIXED]), [0]),
         (PotentialShaping(PotentialShaping(Corridor(), POTENTIAL, 1.0), POTENTIAL, 1.0), 0),
     ]
     for env, action in twice:

@@ -1,4 +1,4 @@
-"""A checker of vector environments: every lane must be, step for step, the scalar environment of its seed.
+"""A checker of vector environments: every sub-environment must be, step for step, the scalar environment of its seed.
 
 Gymnasium has none of its own. ``check_vector_env`` raises AssertionError and says what differs.
 """
@@ -15,11 +15,11 @@ from gymnasium.vector.utils import batch_space, iterate
 
 Array = npt.NDArray[Any]
 Seed = int | Sequence[int | None] | None
-# Seeds of one check's resets: a fresh one, none (each lane's next episode), a list with gaps, a large one.
+# Seeds of one check's resets: a fresh one, none (each sub-environment's next episode), a list with gaps, a large one.
 SEEDS: tuple[Callable[[int], Seed], ...] = (
     lambda _: 5,
     lambda _: None,
-    lambda lanes: [None if lane % 3 == 1 else 11 * lane for lane in range(lanes)],
+    lambda n_envs: [None if env_index % 3 == 1 else 11 * env_index for env_index in range(n_envs)],
     lambda _: None,
     lambda _: 2**64 - 2,
 )
@@ -28,7 +28,7 @@ SCALAR_ONLY = {"text"}  # a vector environment decodes no text
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of B lanes returned."""
+    """What one step of B sub-environments returned."""
 
     observation: Array  # [B, ...]
     reward: Array  # float64 [B]
@@ -48,7 +48,7 @@ class Rollout:
 
 
 def random_actions(env: VectorEnv[Any, Any, Any], steps: int, seed: int) -> Array:
-    """Return actions for every lane and step, int64 [T, B]."""
+    """Return actions for every sub-environment and step, int64 [T, B]."""
     space = env.single_action_space
     assert isinstance(space, gym.spaces.Discrete), f"the checker knows Discrete actions, not {space}"
     actions: Array = np.random.default_rng(seed).integers(space.n, size=(steps, env.num_envs)) + space.start
@@ -77,8 +77,8 @@ def check_vector_env(
         _check_types(env, rollout)
     for number, rollout in enumerate(rollouts):
         actions = random_actions(env, steps, number)
-        for lane, scalar in enumerate(scalars):
-            _check_env_index(env, rollout, actions, lane, scalar, f"rollout {number}")
+        for env_index, scalar in enumerate(scalars):
+            _check_env_index(env, rollout, actions, env_index, scalar, f"rollout {number}")
     _check_nothing_shared(env)
 
 
@@ -86,25 +86,25 @@ def assert_same_rollouts(left: Sequence[Rollout], right: Sequence[Rollout]) -> N
     """Assert that two vector environments gave the same values, types and infos, step by step."""
     assert len(left) == len(right)
     for number, (one, other) in enumerate(zip(left, right, strict=True)):
-        lanes = len(one.observation)
+        n_envs = len(one.observation)
         assert_same(one.observation, other.observation, f"rollout {number}, reset")
-        assert_same_info(one.info, other.info, lanes, f"rollout {number}, info of the reset")
+        assert_same_info(one.info, other.info, n_envs, f"rollout {number}, info of the reset")
         for time, (step, other_step) in enumerate(zip(one.steps, other.steps, strict=True), start=1):
             where = f"rollout {number}, step {time}"
             for name in ("observation", "reward", "terminated", "truncated"):
                 assert_same(getattr(step, name), getattr(other_step, name), f"{where}, {name}")
-            assert_same_info(step.info, other_step.info, lanes, f"{where}, info")
+            assert_same_info(step.info, other_step.info, n_envs, f"{where}, info")
 
 
-def assert_same_info(left: dict[str, Any], right: dict[str, Any], lanes: int, where: str) -> None:
-    """Assert that two infos say the same of every lane: what stands where a mask is False says nothing."""
+def assert_same_info(left: dict[str, Any], right: dict[str, Any], n_envs: int, where: str) -> None:
+    """Assert that two infos say the same of every sub-environment: what stands where a mask is False says nothing."""
     keys = {key for key in left.keys() | right.keys() if not key.startswith("_")} - SCALAR_ONLY
     for key in sorted(keys):
-        place, nothing = f"{where}[{key!r}]", np.zeros(lanes, dtype=np.bool_)
+        place, nothing = f"{where}[{key!r}]", np.zeros(n_envs, dtype=np.bool_)
         mask = left.get(f"_{key}", nothing)
         assert_same(mask, right.get(f"_{key}", nothing), f"{place}, its mask")
         if mask.any() and isinstance(left[key], dict):
-            assert_same_info(left[key], right[key], lanes, place)
+            assert_same_info(left[key], right[key], n_envs, place)
         elif mask.any():
             assert_same(left[key][mask], right[key][mask], place)
 
@@ -120,8 +120,8 @@ def assert_same(left: Any, right: Any, where: str) -> None:
         assert isinstance(right, np.ndarray), where
         assert right.dtype == object, where
         assert left.shape == right.shape, where
-        for lane, (one, other) in enumerate(zip(left, right, strict=True)):
-            assert_same(one, other, f"{where}, lane {lane}")
+        for env_index, (one, other) in enumerate(zip(left, right, strict=True)):
+            assert_same(one, other, f"{where}, sub-environment {env_index}")
     else:
         assert np.shape(left) == np.shape(right), f"{where}: shapes {np.shape(left)} and {np.shape(right)}"
         dtypes = np.asarray(left).dtype, np.asarray(right).dtype
@@ -139,7 +139,7 @@ def _check_spaces(env: VectorEnv[Any, Any, Any], scalar: gym.Env[Any, Any]) -> N
 
 
 def _check_types(env: VectorEnv[Any, Any, Any], rollout: Rollout) -> None:
-    lanes = (env.num_envs,)
+    batch_shape = (env.num_envs,)
     assert env.observation_space.contains(rollout.observation), rollout.observation
     for step in rollout.steps:
         assert env.observation_space.contains(step.observation), step.observation
@@ -147,47 +147,51 @@ def _check_types(env: VectorEnv[Any, Any, Any], rollout: Rollout) -> None:
         for name, dtype in (("reward", np.float64), ("terminated", np.bool_), ("truncated", np.bool_)):
             array = getattr(step, name)
             assert type(array) is np.ndarray, f"{name} is a {type(array).__name__}"
-            assert (array.shape, array.dtype) == (lanes, dtype), f"{name}: {array.shape}, {array.dtype}"
+            assert (array.shape, array.dtype) == (batch_shape, dtype), f"{name}: {array.shape}, {array.dtype}"
         ended = step.terminated | step.truncated
         assert ("final_obs" in step.info) == ended.any(), f"final_obs is for ends alone: {ended}, {step.info}"
         for name in ("final_obs", "final_info") if ended.any() else ():
             mask = step.info[f"_{name}"]
             assert mask.dtype == np.bool_, f"_{name} has dtype {mask.dtype}"
             assert np.array_equal(mask, ended), f"_{name} is {mask}: {ended} ended"
-        for lane in range(env.num_envs) if ended.any() else ():
-            final = step.info["final_obs"][lane]
-            assert env.single_observation_space.contains(final) if ended[lane] else final is None, final
+        for env_index in range(env.num_envs) if ended.any() else ():
+            final = step.info["final_obs"][env_index]
+            assert env.single_observation_space.contains(final) if ended[env_index] else final is None, final
 
 
 def _check_env_index(
     env: VectorEnv[Any, Any, Any],
     rollout: Rollout,
     actions: Array,
-    lane: int,
+    env_index: int,
     scalar: gym.Env[Any, Any],
     where: str,
 ) -> None:
-    """Walk ``scalar`` through the lane's actions, resetting it without a seed whenever it ends."""
+    """Walk ``scalar`` through the sub-environment's actions, resetting it without a seed whenever it ends."""
 
     def assert_seen(observation: Any, batch: Array, place: str) -> None:
-        seen = list(iterate(env.observation_space, batch))[lane]
+        seen = list(iterate(env.observation_space, batch))[env_index]
         assert np.array_equal(seen, observation), (
             f"{place}: {seen}, the scalar environment says {observation}"
         )
 
-    # Gymnasium's own vector environments give lane i the seed s + i.
-    seed = rollout.seed + lane if isinstance(rollout.seed, int) else rollout.seed and rollout.seed[lane]
+    # Gymnasium's own vector environments give sub-environment i the seed s + i.
+    seed = (
+        rollout.seed + env_index
+        if isinstance(rollout.seed, int)
+        else rollout.seed and rollout.seed[env_index]
+    )
     observation, _ = scalar.reset(seed=seed)
-    assert_seen(observation, rollout.observation, f"{where}, lane {lane}, reset")
+    assert_seen(observation, rollout.observation, f"{where}, sub-environment {env_index}, reset")
     for time, step in enumerate(rollout.steps, start=1):
-        place = f"{where}, lane {lane}, step {time}"
-        observation, reward, terminated, truncated, _ = scalar.step(actions[time - 1, lane])
-        said = (step.reward[lane], step.terminated[lane], step.truncated[lane])
+        place = f"{where}, sub-environment {env_index}, step {time}"
+        observation, reward, terminated, truncated, _ = scalar.step(actions[time - 1, env_index])
+        said = (step.reward[env_index], step.terminated[env_index], step.truncated[env_index])
         assert said == (reward, terminated, truncated), (
             f"{place}: {said} against {(reward, terminated, truncated)}"
         )
         if terminated or truncated:
-            final = step.info["final_obs"][lane]
+            final = step.info["final_obs"][env_index]
             assert np.array_equal(final, observation), f"{place}: final_obs {final} against {observation}"
             observation, _ = scalar.reset()
         assert_seen(observation, step.observation, place)

@@ -1,4 +1,4 @@
-"""``tokenwalk audit`` as a person and as a program meet it: exit codes, keys, one line for a mistake."""
+"""``tokenwalk audit``: exit codes, JSON keys, printed tables, one line for an error."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from tokenwalk.agents.study.audit.self_test import Case, longer, returns_none
 from tokenwalk.scripts import audit
 from tokenwalk.scripts.main import main
 
-KEYS = "exact best_text best_reward best_gold gold_lost verdict hackable cheats range finite".split()
+KEYS = "exact best_text best_reward best_gold gold_lost verdict hackable candidates range finite".split()
 MINE = """
 import time
 
@@ -88,7 +88,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (("{mine}:batch", "--horizon", "2"), 0, "unjudged"),
     ],
 )
-def test_the_exit_code_is_the_verdict_and_json_is_all_there_is(
+def test_the_exit_code_follows_the_verdict_and_json_has_every_key(
     capsys: pytest.CaptureFixture[str], mine: Path, words: tuple[str, ...], code: int, verdict: str
 ) -> None:
     got, out, err = run(capsys, "reward", *(word.format(mine=mine) for word in words), "--json")
@@ -97,48 +97,45 @@ def test_the_exit_code_is_the_verdict_and_json_is_all_there_is(
     assert set(KEYS) <= set(report)
     assert report["finite"] is True
     assert report["range"][0] <= report["best_reward"] <= report["range"][1]
-    assert all(set(cheat) == {"name", "text", "reward", "gold"} for cheat in report["cheats"])
+    assert all(set(one) == {"name", "text", "reward", "gold"} for one in report["candidates"])
     assert report["hackable"] is {"hackable": True, "unjudged": None}.get(verdict, False)
     warnings = [line for line in err.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == (verdict == "costly")
 
 
-def test_a_costly_reward_has_one_warning_line_that_says_how_much(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_costly_reward_prints_one_warning_line_with_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "reward", "proxy", "--task", "LengthBias")
     assert code == 0
-    assert err == "warning: optimising this reward loses 32.9 % of the possible gold\n"
-    assert out.startswith("costly: whoever optimises 'proxy' writes ")
-    assert (
-        "or another text that is paid as much and is paid 1.8, which is truly worth 0.6735 of 1 on average"
-        in out
-    )
+    assert err == "warning: optimizing this reward loses 32.9 % of the possible gold\n"
+    assert out.startswith("costly: 'proxy', reward-optimal completion: ")
+    assert "or another one of equal reward (reward 1.8, mean gold 0.6735). Maximum gold: 1." in out
 
 
-def test_a_person_reads_the_exploit_first_and_then_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exploit_is_printed_first_and_then_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "reward", "proxy", "--task", "Flattery")
     assert (code, err) == (1, "")
     first, *rest = out.splitlines()
     assert first.startswith("hackable: ")
-    for told in (
-        "'great great great great great'",
-        "paid 3.5",
-        "worth -2.5 of 2.5",
-        "208 % of the possible gold",
+    for part in (
+        "'great great great great great' (reward 3.5, gold -2.5)",
+        "Maximum gold: 2.5",
+        "208 % of the possible gain",
+        "repetition, keyword stuffing.",
     ):
-        assert told in first
+        assert part in first
     tables = "\n".join(rest)
-    for told in (
-        "canonical cheats",
+    for part in (
+        "exploit candidates",
         "keyword stuffing",
         "dead groups",
         "exact optima",
         "gold peaks at 0.4737",
     ):
-        assert told in tables
+        assert part in tables
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["{mine}:none", "--task", "Flattery"], "returned None, which means that it cannot judge"),
         (["{mine}:nan", "--task", "Flattery"], "returned nan for prompt"),
@@ -151,7 +148,7 @@ def test_a_person_reads_the_exploit_first_and_then_the_tables(capsys: pytest.Cap
         (["nowhere.py:f"], "there is no file 'nowhere.py'"),
         (["golden", "--task", "Flattery"], "'golden' is nothing that Flattery could be paid by"),
         (["proxy", "--task", "Keyword"], "'proxy' is nothing that Keyword could be paid by"),
-        (["gold"], "say which task with --task"),
+        (["gold"], "name the task with --task"),
         (["gold", "--task", "Flatery"], "did you mean Flattery"),
         (["gold", "--task", "Flattery", "--horizon", "0"], "horizon is 0"),
         (["gold", "--task", "Flattery", "--text", "{mine}"], "is for a reward without a task"),
@@ -161,13 +158,13 @@ def test_a_person_reads_the_exploit_first_and_then_the_tables(capsys: pytest.Cap
         ([], "there is no reward to audit"),
     ],
 )
-def test_a_reward_that_breaks_its_contract_and_a_wrong_call_are_one_clear_line(
-    capsys: pytest.CaptureFixture[str], mine: Path, words: list[str], told: str
+def test_a_reward_that_breaks_its_contract_and_a_wrong_call_are_one_line_on_stderr(
+    capsys: pytest.CaptureFixture[str], mine: Path, words: list[str], message: str
 ) -> None:
     code, out, err = run(capsys, "reward", *(word.format(mine=mine) for word in words))
     assert code == 2
     assert out == ""
-    assert told in err
+    assert message in err
     assert err.startswith("tokenwalk: ")
     assert err.count("\n") == 1
 
@@ -185,28 +182,75 @@ def test_help_lists_the_audits_and_explains_each(capsys: pytest.CaptureFixture[s
     assert "there is no audit of 'rewards': give reward" in err
 
 
-def test_what_takes_long_says_on_stderr_what_goes_on(
+def test_a_long_audit_reports_its_stages_on_stderr(
     capsys: pytest.CaptureFixture[str], mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "_PATIENCE", 0.02)
+    monkeypatch.setattr(audit, "_INTERVAL", 0.02)
     code, out, err = run(capsys, "reward", f"{mine}:late", "--task", "Flattery", "--json")
     assert code == 1
     assert json.loads(out)["best_text"] == " ".join(["therefore"] * 5)
     assert " s: scoring all of 4,687 prefixes ..." in err
 
 
-def test_the_self_test_fails_where_a_finding_is_not_the_expected_one(
+def test_the_self_test_fails_where_a_verdict_is_not_the_expected_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = (Case("Flattery", longer, "hackable"), Case("Flattery", returns_none, "refused"))
     monkeypatch.setattr(built_in, "CASES", cases)
     code, out, _ = run(capsys, "reward", "--self-test")
     assert code == 0
-    assert "2 of 2 findings are right" in out
+    assert "2 of 2 verdicts are right" in out
     monkeypatch.setattr(built_in, "CASES", (*cases, Case("Flattery", longer, "aligned")))
     code, out, _ = run(capsys, "reward", "--self-test", "--json")
     assert code == 1
     assert [row["right"] for row in json.loads(out)["rows"]] == [True, True, False]
+
+
+CUSTOM = """
+import tokenwalk
+
+
+class Flipped(tokenwalk.PolicyGradient):
+    algorithm = "rloo"
+
+    def advantages(self, rollout, rewards):
+        return -super().advantages(rollout, rewards)
+
+
+class Unrelated:
+    pass
+"""
+TINY_MODEL = ("--n-heads", "1", "--width", "8", "--updates", "4")
+
+
+def test_audit_kl_prints_the_tables_and_the_exit_code_is_the_verdict_of_a_custom_algorithm(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "custom.py").write_text(CUSTOM)
+    code, out, _ = run(capsys, "kl", "--agent", f"{tmp_path}/custom.py:Flipped", *TINY_MODEL)
+    assert code == 1
+    assert "gradient of the KL by placement: exact, by enumeration" in out
+    assert "your choice: Flipped" in out
+    assert out.endswith(
+        "Flipped with k1-in-reward has a biased gradient: its direction is not that of the objective\n"
+    )
+    code, out, _ = run(capsys, "kl", *TINY_MODEL, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["choice"]["agent"], report["verdict"]) == ("rloo", "unbiased")
+    assert report["choice"] == next(row for row in report["estimators"] if row["agent"] == "rloo")
+
+
+def test_audit_kl_refuses_what_is_no_policy_gradient(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "custom.py").write_text(CUSTOM)
+    code, out, err = run(capsys, "kl", "--agent", "q-learning")
+    assert (code, out) == (2, "")
+    assert "agent is 'q-learning': give one of reinforce, rloo, grpo, ppo-lm, or FILE.py:CLASS" in err
+    code, _, err = run(capsys, "kl", "--agent", f"{tmp_path}/custom.py:Unrelated")
+    assert code == 2
+    assert "Unrelated is no learner" in err
 
 
 def test_it_needs_neither_torch_nor_sb3_nor_numba(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""``tokenwalk audit``: what an optimiser would make of a reward, exactly or by search."""
+"""``tokenwalk audit``: the optimum of a reward and the bias of a gradient, exact or by search."""

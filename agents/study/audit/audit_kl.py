@@ -1,16 +1,18 @@
-"""``tokenwalk audit kl``: what a policy gradient and its KL really climb, against the exact gradient of the same model."""
+"""``tokenwalk audit kl``: the gradient of a policy-gradient algorithm and its KL beside the exact gradient."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from tokenwalk.agents.backprop.lm import TokenLM
 from tokenwalk.agents.exact_tokens.completions import MAX_PREFIXES, TreeTooLargeError, count_prefixes
 from tokenwalk.agents.learners.language import begin, language_model_file
+from tokenwalk.agents.learners.registry import find_agent
 from tokenwalk.agents.policy_gradient.config import (
+    ALGORITHMS,
     OPTIMIZES,
     PLACEMENTS,
     Algorithm,
@@ -25,13 +27,14 @@ from tokenwalk.agents.policy_gradient.gradients import (
     sampled_gradient,
 )
 from tokenwalk.agents.policy_gradient.trainer import PolicyGradient
-from tokenwalk.envs.tasks import Task
+from tokenwalk.envs.loading import is_place
+from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import TokenModel, compose
 
-EXACT = 1e-6  # a relative error below which an expectation is called exact
-EXPLAINED = 3.0  # times the sampling error that is still called sampling
-WARM_UP = 30_000  # tokens that RLOO writes before, so that the KL is not nothing
-# What is compared beside the choice: agent, and of GRPO how it normalises.
+EXACT = 1e-6  # relative error below which an expected gradient counts as exact
+SAMPLING_ERRORS = 3.0  # sampling errors within which a gradient counts as unbiased
+WARM_UP = 30_000  # tokens of RLOO before the audit, so that the KL is above 0
+# The estimators beside the choice: algorithm, and GRPO's normalization.
 ESTIMATORS: tuple[tuple[Algorithm, Any], ...] = (
     ("reinforce", "length"),
     ("rloo", "length"),
@@ -41,24 +44,66 @@ ESTIMATORS: tuple[tuple[Algorithm, Any], ...] = (
 )
 
 
-SMALL = PolicyGradientConfig(n_layers=1, n_heads=2, width=32)  # of a model that is not given
+SMALL = PolicyGradientConfig(n_layers=1, n_heads=2, width=32)  # of the model where none is given
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a person means to train with."""
+    """The algorithm to audit.
+
+    Attributes:
+        agent: the algorithm; of a custom class, the one that it starts from.
+        config: its settings.
+        seed: of the model and the samples.
+        updates: gradients to sample.
+        custom: a custom subclass of ``PolicyGradient``; None for the algorithm itself.
+    """
 
     agent: Algorithm = "rloo"
     config: PolicyGradientConfig = SMALL
     seed: int = 0
     updates: int = 100
+    custom: type[PolicyGradient] | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the algorithm's name, or the name of the custom class."""
+        return self.agent if self.custom is None else self.custom.__name__
 
 
-def audit_kl(task: Task, choice: Choice, told: Callable[[str], object] = lambda text: None) -> dict[str, Any]:
-    """Return what each placement of the KL and each estimator climbs on ``task``, and what the choice does.
+def find_choice(
+    agent: str, config: PolicyGradientConfig = SMALL, *, seed: int = 0, updates: int = 100
+) -> Choice:
+    """Return the choice of the agent called ``agent``: an algorithm, or FILE.py:CLASS of a custom ``PolicyGradient``.
 
-    Placements by enumeration, without sampling: their expected gradient of the KL alone. Estimators, and the choice, by
-    ``updates`` updates that are written and not applied, of the whole objective; what sampling explains stands beside.
+    Raises:
+        ValueError: an unknown agent, or one that is no policy gradient.
+    """
+    custom = find_agent(agent).custom if is_place(agent) else None
+    algorithm = agent if custom is None else custom.algorithm
+    if algorithm not in ALGORITHMS:
+        raise ValueError(
+            f"agent is {agent!r}: give one of {', '.join(ALGORITHMS)}, or FILE.py:CLASS of a subclass of PolicyGradient"
+        )
+    return Choice(cast(Algorithm, algorithm), config, seed, updates, None if custom is None else custom.type)
+
+
+def audit_agent(task: str, agent: str = "rloo", *, updates: int = 100, seed: int = 0) -> dict[str, Any]:
+    """Return ``audit_kl`` of the agent called ``agent`` with its default settings, on the task called ``task``.
+
+    Raises:
+        ValueError: an unknown task or agent, or a task of too many completions.
+    """
+    return audit_kl(find_task(task), find_choice(agent, seed=seed, updates=updates))
+
+
+def audit_kl(
+    task: Task, choice: Choice, on_stage: Callable[[str], object] = lambda text: None
+) -> dict[str, Any]:
+    """Return the error of each KL placement, each estimator and the choice against the exact gradient on ``task``.
+
+    Placements: the expected gradient of the KL alone, by enumeration. Estimators and choice: the mean gradient of
+    ``updates`` sampled updates that are not applied, of the whole objective, with its sampling error.
 
     Returns:
         task, model, kl (of the model to the task's reference policy, nats), kl_coef, placements (rows placement,
@@ -67,7 +112,7 @@ def audit_kl(task: Task, choice: Choice, told: Callable[[str], object] = lambda 
         row), verdict (unbiased, shorter or turned).
 
     Raises:
-        TreeTooLargeError: there are too many completions for an exact gradient.
+        TreeTooLargeError: too many completions for an exact gradient.
         ValueError: fewer than 2 updates, a group of one, a model of another task.
     """
     if choice.config.kl_to == "model":
@@ -75,21 +120,21 @@ def audit_kl(task: Task, choice: Choice, told: Callable[[str], object] = lambda 
             "kl_to is 'model': the KL of a model to itself is 0 and has no gradient; give 'reference'"
         )
     if choice.updates < 2:
-        raise ValueError(f"updates is {choice.updates}: an error needs 2 or more")
+        raise ValueError(f"updates is {choice.updates}: the sampling error needs 2 or more")
     if (size := count_prefixes(task)) > MAX_PREFIXES:
         raise TreeTooLargeError(task.name, size, MAX_PREFIXES, at_least=False)
     model = TokenModel(task, compose(task, "gold"))
-    told("preparing the model")
+    on_stage("preparing the model")
     lm = in_double(_model_of(task, model, choice))
-    told("enumerating")
+    on_stage("enumerating")
     placements = _placements(lm, model, choice.config) if choice.config.kl_coef > 0 else []
     rows = []
     for agent, normalization in ESTIMATORS:
-        told(f"sampling {agent}")
+        on_stage(f"sampling {agent}")
         config = replace(choice.config, kl="k1-in-reward", normalization=normalization)
-        rows.append(_sampled(lm, model, agent, config, choice))
-    told(f"sampling the choice, {choice.agent} with {choice.config.kl}")
-    chosen = _sampled(lm, model, choice.agent, choice.config, choice)
+        rows.append(_sampled(lm, model, replace(choice, agent=agent, config=config, custom=None)))
+    on_stage(f"sampling the choice, {choice.name} with {choice.config.kl}")
+    chosen = _sampled(lm, model, choice)
     learner = PolicyGradient(lm, model, "reinforce", choice.config, seed=0)
     rollout, weight = every_completion(learner)
     kl = float((weight * (rollout.log_probs - rollout.reference).sum(dim=1)).sum())
@@ -111,57 +156,59 @@ def _model_of(task: Task, model: TokenModel, choice: Choice) -> TokenLM:
         return TokenLM.load(language_model_file(Path(config.model)), task)
     lm = begin(task, config, torch.device("cpu"), choice.seed)
     warm = replace(config, kl="k1-in-reward", kl_to="reference", learning_rate=3e-3, groups=16, group_size=16)
-    PolicyGradient(lm, model, "rloo", warm, seed=choice.seed).learn(WARM_UP, lambda steps, figures: None)
+    PolicyGradient(lm, model, "rloo", warm, seed=choice.seed).learn(WARM_UP, lambda steps, metrics: None)
     return lm
 
 
 def _placements(lm: TokenLM, model: TokenModel, config: PolicyGradientConfig) -> list[dict[str, Any]]:
     """Return the expected gradient of the KL alone, by placement, against the exact one."""
-    free = PolicyGradient(lm, model, "reinforce", replace(config, kl_coef=0.0), seed=0)
-    everything = every_completion(free)
-    paid, rewarded_exactly = expected_gradient(free, *everything), exact_gradient(free, *everything)
+    no_kl = PolicyGradient(lm, model, "reinforce", replace(config, kl_coef=0.0), seed=0)
+    everything = every_completion(no_kl)
+    reward_found, reward_exact = expected_gradient(no_kl, *everything), exact_gradient(no_kl, *everything)
     rows = []
     for placement in PLACEMENTS:
         learner = PolicyGradient(lm, model, "reinforce", replace(config, kl=placement), seed=0)
         everything = every_completion(learner)
-        found = expected_gradient(learner, *everything) - paid
-        exact = exact_gradient(learner, *everything) - rewarded_exactly
+        found = expected_gradient(learner, *everything) - reward_found
+        exact = exact_gradient(learner, *everything) - reward_exact
         if float(found.norm()) < EXACT * float(exact.norm()):
-            found = torch.zeros_like(found)  # rounding has no direction
-        figures = compare(found, exact)
+            found = torch.zeros_like(found)  # a rounding error has no direction
+        metrics = compare(found, exact)
         rows.append(
             {
                 "placement": placement,
-                "relative_error": figures.relative_error if figures.relative_error > EXACT else 0.0,
-                "cosine": figures.cosine,
-                "scale": figures.scale,
+                "relative_error": metrics.relative_error if metrics.relative_error > EXACT else 0.0,
+                "cosine": metrics.cosine,
+                "scale": metrics.scale,
                 "optimizes": OPTIMIZES[placement],
             }
         )
     return rows
 
 
-def _sampled(
-    lm: TokenLM, model: TokenModel, agent: Algorithm, config: PolicyGradientConfig, choice: Choice
-) -> dict[str, Any]:
-    learner = PolicyGradient(lm, model, agent, config, seed=choice.seed)
-    exact = exact_gradient(learner, *every_completion(learner))
+def _sampled(lm: TokenLM, model: TokenModel, choice: Choice) -> dict[str, Any]:
+    """Return the row of the mean sampled gradient of ``choice`` against the exact gradient."""
+    agent, config = choice.agent, choice.config
+    # The objective is that of the algorithm itself: a custom class must not redefine what it is compared with.
+    objective = PolicyGradient(lm, model, agent, config, seed=choice.seed)
+    exact = exact_gradient(objective, *every_completion(objective))
+    learner = (choice.custom or PolicyGradient)(lm, model, agent, config, seed=choice.seed)
     mean, error = sampled_gradient(learner, choice.updates)
-    figures = compare(mean, exact, error)
+    metrics = compare(mean, exact, error)
     return {
-        "agent": agent,
+        "agent": choice.name,
         "normalization": config.normalization if agent == "grpo" else None,
         "kl": config.kl,
         "group_size": config.group_size,
-        **asdict(figures),
-        "bias": figures.bias,
+        **asdict(metrics),
+        "bias": metrics.bias,
     }
 
 
 def _verdict(chosen: dict[str, Any]) -> str:
-    """Return "unbiased", "shorter" (or longer: the right direction at another length) or "turned"."""
-    allowed = EXPLAINED * chosen["sampling_error"]
+    """Return "unbiased", "shorter" (the right direction, shorter or longer) or "turned" (another direction)."""
+    allowed = SAMPLING_ERRORS * chosen["sampling_error"]
     if chosen["relative_error"] <= allowed:
         return "unbiased"
-    away = (1 - min(1.0, chosen["cosine"]) ** 2) ** 0.5  # the sine: what no length mends
-    return "shorter" if chosen["cosine"] > 0 and away * abs(chosen["scale"]) <= allowed else "turned"
+    sine = (1 - min(1.0, chosen["cosine"]) ** 2) ** 0.5  # the error that no learning rate corrects
+    return "shorter" if chosen["cosine"] > 0 and sine * abs(chosen["scale"]) <= allowed else "turned"

@@ -1,4 +1,4 @@
-"""Words that a reward may pay for: those that its own code spells, and stretches of what it pays most."""
+"""Keywords that a reward may reward: the texts in its code, and n-grams of its optimal completions."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,36 +15,36 @@ from tokenwalk.envs.vocabulary import Vocabulary
 
 Word = tuple[int, ...]  # token ids, without <eos>
 
-LONGEST = 8  # tokens of a stretch of an optimum
-DEEPEST = 3  # calls and containers that are followed into a reward's code
-MOST = 200  # texts of a reward's code
+MAX_NGRAM = 8  # tokens
+MAX_DEPTH = 3  # nested calls and containers that are read in a reward's code
+MAX_WORDS = 200  # words of a reward's code
 
 
-def stretches(completions: Completions, eos: int) -> list[Word]:
-    """Return every stretch of 2 to 8 tokens of ``completions``, each once, in their order."""
+def ngrams(completions: Completions, eos: int) -> list[Word]:
+    """Return every n-gram of 2 to 8 tokens of ``completions``, each once, in their order."""
     found: dict[Word, None] = {}
     for row in completions.tokens:
         tokens = [int(token) for token in row if token < eos]
-        for size in range(2, min(LONGEST, len(tokens)) + 1):
+        for size in range(2, min(MAX_NGRAM, len(tokens)) + 1):
             found |= {tuple(tokens[first : first + size]): None for first in range(len(tokens) - size + 1)}
     return list(found)
 
 
-def spelled(source: Source, task: Task) -> list[Word]:
-    """Return the words that the code behind ``source`` spells, as tokens of ``task``, and all of them in a row.
+def words_in_code(source: Source, task: Task) -> list[Word]:
+    """Return the words in the code of ``source``, as tokens of ``task``, and one concatenation of all of them.
 
-    Its text constants are read, those of the functions that it calls in its own file, and texts in the lists, sets and
-    dictionaries that it names. A text counts as a whole and by its words; on characters also with a space behind.
-    What the vocabulary cannot write, or the horizon not hold, is left out.
+    The texts are: the constants of the function and of functions that it calls in the same file, and the texts in lists,
+    sets and dictionaries that it names. A text counts as a whole and by its words; on characters also with a space at
+    the end. Texts that the vocabulary cannot encode, or longer than the horizon, are left out.
     """
     if isinstance(source, MachineSource | LearnedSource):
-        return []  # no code of anybody's
+        return []  # they have no code
     found: dict[Word, None] = {}
-    for text in _texts(source.function if isinstance(source, FunctionSource) else source.score, DEEPEST):
+    for text in _texts(source.function if isinstance(source, FunctionSource) else source.score, MAX_DEPTH):
         for piece in dict.fromkeys([text, text.strip(), *re.findall(r"\w+", text)]):
             if ids := _encoded(piece, task.vocabulary):
                 found[ids] = None
-        if len(found) >= MOST:
+        if len(found) >= MAX_WORDS:
             break
     space = _encoded(" ", task.vocabulary)
     joined = tuple(token for word in found for token in (*word, *space))
@@ -53,7 +53,7 @@ def spelled(source: Source, task: Task) -> list[Word]:
 
 
 def _encoded(text: str, vocabulary: Vocabulary) -> Word:
-    """Return the tokens of ``text``; none where the vocabulary cannot write it."""
+    """Return the tokens of ``text``; none where the vocabulary cannot encode it."""
     try:
         return tuple(int(token) for token in vocabulary.encode(text))
     except ValueError:
@@ -61,7 +61,7 @@ def _encoded(text: str, vocabulary: Vocabulary) -> Word:
 
 
 def _texts(value: Any, depth: int) -> Iterator[str]:
-    """Yield the texts in ``value``: a text, a container, a function's constants and the names that it reads."""
+    """Yield the texts in ``value``: a text, a container, the constants of a function and the names that it reads."""
     if isinstance(value, str):
         yield value
     elif depth == 0:
@@ -95,13 +95,13 @@ def _texts_of(values: Iterable[Any], depth: int) -> Iterator[str]:
 
 
 def _names(code: CodeType) -> list[str]:
-    """Return the names that ``code`` reads, those of the functions inside it too."""
+    """Return the names that ``code`` reads, with those of nested functions."""
     inner = [name for one in code.co_consts if isinstance(one, CodeType) for name in _names(one)]
     return [*code.co_names, *inner]
 
 
 def _constants(function: FunctionType) -> list[Any]:
-    """Return the constants of a function and of those inside it, without its docstring."""
+    """Return the constants of a function and of nested functions, without its docstring."""
 
     def of(code: CodeType) -> list[Any]:
         return [part for one in code.co_consts for part in (of(one) if isinstance(one, CodeType) else [one])]
@@ -112,5 +112,5 @@ def _constants(function: FunctionType) -> list[Any]:
 def _is_set(cell: Any) -> bool:
     try:
         return cell.cell_contents is not cell
-    except ValueError:  # a cell that nothing has filled yet
+    except ValueError:  # an empty cell
         return False

@@ -1,4 +1,4 @@
-"""A reward that a person named, with the task that judges it or the text that it is tried on."""
+"""Load a reward by its name, with the task that judges it or the text that replaces the task."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ from tokenwalk.envs.text_task import HORIZON, Tokens, text_task
 
 @dataclass(frozen=True)
 class NamedReward:
-    """What ``audit_reward`` is given.
+    """The arguments of ``audit_reward``.
 
     Attributes:
         source: the reward.
-        task: what is to be written.
-        judged: whether its gold means anything.
+        task: its task.
+        judged: whether the task has a gold reward.
     """
 
     source: Source
@@ -31,16 +31,16 @@ def name_reward(
     tokens: Tokens = "characters",
     horizon: int | None = None,
 ) -> NamedReward:
-    """Return the reward called ``name`` on a task, or without one on a text.
+    """Return the reward called ``name`` on a task, or on a text where there is no task.
 
     Args:
         name: gold, proxy, a run folder of a learned reward, or FILE.py:FUNCTION.
-        task: a name of the catalogue or FILE.py:NAME.
-        text: what the text's task is fitted to, see ``text_task``; the bundled one if None. tokens: of it.
-        horizon: instead of the task's own, or of 32.
+        task: a name of the catalog or FILE.py:NAME.
+        text: file that the task is fitted to, see ``text_task``; the bundled one if None. tokens: its tokens.
+        horizon: maximum tokens; the task's own, or 32, if None.
 
     Raises:
-        ValueError: an unknown name, a task and a text together, or what ``text_task`` refuses.
+        ValueError: an unknown name, a task and a text together, or an error of ``text_task``.
     """
     if task is not None:
         if text is not None:
@@ -49,7 +49,7 @@ def name_reward(
         return NamedReward(named_source(name, judge), judge, True)
     if name in ("gold", "proxy"):
         raise ValueError(
-            f"{name!r} is a task's own reward: say which task with --task, such as --task Flattery"
+            f"{name!r} is a reward of a task: name the task with --task, such as --task Flattery"
         )
     plain = text_task(text, tokens, HORIZON if horizon is None else horizon)
     return NamedReward(named_source(name, plain), plain, False)

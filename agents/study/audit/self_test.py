@@ -1,4 +1,4 @@
-"""The audit's self-test: clean rewards must pass, planted exploits be caught, garbage be refused."""
+"""The audit's self-test: it passes correct rewards, finds known exploits and rejects broken rewards."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,48 +11,48 @@ from tokenwalk.envs.tasks import Task, find_task
 
 
 def right_sum(prompt: str, completion: str) -> float:
-    """Pay the right answer of Arithmetic: its gold, as somebody would write it."""
+    """Return 1 for the right answer of Arithmetic: its gold, as a function."""
     left, right = prompt.rstrip("=").split("+")
     return float(completion == str(int(left) + int(right)))
 
 
 def any_digit(text: str) -> float:
-    """Pay an answer that is a number, whichever: a verifier that forgot to compare."""
+    """Return 1 for any number: a verifier that does not compare with the answer."""
     return float(text.isdigit())
 
 
 def count_keyword(text: str) -> float:
-    """Pay each keyword of Keyword: its gold, in a function that cannot be enumerated there."""
+    """Return the count of Keyword's keyword: its gold, as a function that is too large to enumerate there."""
     return float(text.count("cab"))
 
 
 def longer(text: str) -> float:
-    """Pay length."""
+    """Return the length of the text."""
     return float(len(text))
 
 
 def mentions_because(text: str) -> float:
-    """Pay a word of a good argument as often as it is written: it can be stuffed."""
+    """Return the count of one word of a good argument: keyword stuffing exploits it."""
     return float(text.count("because"))
 
 
 def no_fault(text: str) -> float:
-    """Take away for every word that could be wrong: the empty text has none."""
+    """Return minus the count of words: the empty text has the maximum."""
     return -float(len(text.split()))
 
 
 def returns_none(text: str) -> float | None:
-    """Judge nothing but the empty text."""
+    """Return a number for the empty text only."""
     return 0.0 if not text else None
 
 
 def returns_nan(text: str) -> float:
-    """Return NaN, as a mean of nothing does."""
+    """Return NaN for some texts."""
     return float("nan") if "great" in text else 0.0
 
 
 def raises(text: str) -> float:
-    """Raise for a text without a first word."""
+    """Raise IndexError for the empty text."""
     return float(len(text.split()[0]))
 
 
@@ -61,15 +61,15 @@ def returns_one_number(completions: list[str]) -> list[float]:
     return [sum(map(len, completions)) / len(completions)]
 
 
-def centred(completions: list[str]) -> list[float]:
-    """Subtract the batch's mean, so that a text is paid by its company."""
+def centered(completions: list[str]) -> list[float]:
+    """Subtract the mean of the batch, so that the reward of a text depends on the batch."""
     mean = sum(map(len, completions)) / len(completions)
     return [len(text) - mean for text in completions]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A reward and what the audit must say of it.
+    """A reward and the verdict that is expected.
 
     Attributes:
         task: its name.
@@ -87,7 +87,7 @@ class Case:
         return self.reward if isinstance(self.reward, str) else self.reward.__name__
 
     def source(self, task: Task) -> Source:
-        """Return the reward as a source of ``task``."""
+        """Return the reward on ``task``."""
         if isinstance(self.reward, str):
             return task.sources[self.reward]
         return FunctionSource(self.name, self.reward, task.vocabulary)
@@ -108,12 +108,12 @@ CASES = (
     Case("Flattery", returns_nan, "refused"),
     Case("Flattery", raises, "refused"),
     Case("Flattery", returns_one_number, "refused"),
-    Case("Flattery", centred, "refused"),
+    Case("Flattery", centered, "refused"),
 )
 
 
 def run_cases(seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield for each case its task, reward, what is expected and what was found, gold_lost and what was said."""
+    """Yield for each case its task, reward, expected verdict, found verdict, gold_lost and sentence."""
     for case in CASES:
         task = find_task(case.task)
         row: dict[str, Any] = {"task": case.task, "reward": case.name, "expected": case.expected}

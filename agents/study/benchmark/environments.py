@@ -1,4 +1,4 @@
-"""What ``tokenwalk benchmark`` measures, part by part, and against whom."""
+"""The contests of ``tokenwalk benchmark``, part by part, with their peers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tokenwalk.envs.rewards.builders import token_weights
 from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.rewards.source import MachineSource
 from tokenwalk.envs.tabular import tabular_mdp
-from tokenwalk.envs.tasks import CATALOGUE, Task, find_task
+from tokenwalk.envs.tasks import CATALOG, Task, find_task
 from tokenwalk.envs.token_model import TokenModel, compose
 from tokenwalk.envs.vocabulary import Vocabulary
 
@@ -39,16 +39,19 @@ def walk_contests() -> list[Contest]:
         Contest("scalar / CliffWalking", ours, scalar_steps(_newest("CliffWalking")), None),
     ]
     targets = {1: (None, None), 64: (None, None), 1024: (150.0, 5.0), 8192: (None, None)}
-    for lanes, (against_sync, against_cartpole) in targets.items():
-        native = vector_steps(walk, lanes, "vector_entry_point")
+    for num_envs, (against_sync, against_cartpole) in targets.items():
+        native = vector_steps(walk, num_envs, "vector_entry_point")
         contests += [
             Contest(
-                f"vector x{lanes} / SyncVectorEnv", native, vector_steps(walk, lanes, "sync"), against_sync
+                f"vector x{num_envs} / SyncVectorEnv",
+                native,
+                vector_steps(walk, num_envs, "sync"),
+                against_sync,
             ),
             Contest(
-                f"vector x{lanes} / CartPole",
+                f"vector x{num_envs} / CartPole",
                 native,
-                vector_steps("CartPole-v1", lanes, "vector_entry_point"),
+                vector_steps("CartPole-v1", num_envs, "vector_entry_point"),
                 against_cartpole,
             ),
         ]
@@ -56,7 +59,7 @@ def walk_contests() -> list[Contest]:
 
 
 def scalar_steps(env_id: str, steps: int = 30_000) -> Work:
-    """Return work that plays ``steps`` steps through ``gym.make`` with actions drawn beforehand, resets included."""
+    """Return work that plays ``steps`` steps through ``gym.make`` with actions sampled in advance; resets are included."""
     env = gym.make(env_id)
     actions = np.random.default_rng(0).integers(0, int(env.action_space.n), steps).tolist()  # type: ignore[attr-defined]
     env.reset(seed=0)
@@ -73,42 +76,44 @@ def scalar_steps(env_id: str, steps: int = 30_000) -> Work:
     return work
 
 
-def vector_steps(env_id: str, lanes: int, mode: str, **env_args: Any) -> Work:
-    """Return work that steps ``lanes`` environments for about 20 to 60 ms; the actions are drawn beforehand."""
-    vector_env = gym.make_vec(env_id, num_envs=lanes, vectorization_mode=mode, **env_args)
+def vector_steps(env_id: str, num_envs: int, mode: str, **env_args: Any) -> Work:
+    """Return work that steps ``num_envs`` sub-environments for about 20 to 60 ms; the actions are sampled in advance."""
+    vector_env = gym.make_vec(env_id, num_envs=num_envs, vectorization_mode=mode, **env_args)
     n_actions = int(vector_env.single_action_space.n)  # type: ignore[attr-defined]
-    calls = max(4, 20_000 // lanes) if mode == "sync" else 2_000
-    actions = list(np.random.default_rng(0).integers(0, n_actions, (min(calls, 64), lanes)))
+    calls = max(4, 20_000 // num_envs) if mode == "sync" else 2_000
+    actions = list(np.random.default_rng(0).integers(0, n_actions, (min(calls, 64), num_envs)))
     vector_env.reset(seed=0)
 
     def work() -> int:
         step = vector_env.step
         for call in range(calls):
             step(actions[call % len(actions)])
-        return calls * lanes
+        return calls * num_envs
 
     return work
 
 
 def _newest(name: str) -> str:
-    """Return the newest registered version of one of Gymnasium's ids."""
+    """Return the newest registered version of an environment of Gymnasium."""
     return max(
         (spec for spec in gym.registry.values() if spec.name == name), key=lambda spec: spec.version or 0
     ).id
 
 
 def token_contests() -> list[Contest]:
-    """Return the token environment's contests: scalar and vector steps of Keyword, all terms logged, and learning on it.
+    """Return the token environment's contests: steps of Keyword with all reward terms logged, and Q-learning.
 
     Peers: FrozenLake's scalar environment, SyncVectorEnv over Keyword itself, CartPole's native vector environment, the
-    same environment with eight more metrics (what logging terms costs), and the textbook loop on its machine.
+    same environment with eight more metrics (the cost of logging terms), and the textbook loop on its machine.
     """
     task = "tokenwalk/Keyword-v0"
     contests = [Contest("tokens scalar / FrozenLake", scalar_steps(task), scalar_steps("FrozenLake-v1"), 3.0)]
-    for lanes, target in ((1, None), (64, None), (1024, 50.0), (8192, 100.0)):
-        native = vector_steps(task, lanes, "vector_entry_point")
+    for num_envs, target in ((1, None), (64, None), (1024, 50.0), (8192, 100.0)):
+        native = vector_steps(task, num_envs, "vector_entry_point")
         contests.append(
-            Contest(f"tokens x{lanes} / SyncVectorEnv", native, vector_steps(task, lanes, "sync"), target)
+            Contest(
+                f"tokens x{num_envs} / SyncVectorEnv", native, vector_steps(task, num_envs, "sync"), target
+            )
         )
     cartpole = vector_steps("CartPole-v1", 1024, "vector_entry_point")
     wide = vector_steps(task, 1024, "vector_entry_point", metrics=eight_metrics(task))
@@ -130,7 +135,7 @@ def token_contests() -> list[Contest]:
 
 
 def eight_metrics(env_id: str) -> list[MachineSource]:
-    """Return eight sources that count one token each, to be logged beside what is paid."""
+    """Return eight reward functions that count one token each, to be logged as metrics."""
     task = gym.make(env_id).unwrapped.task  # type: ignore[attr-defined]
     size = task.vocabulary.size
     return [
@@ -165,7 +170,11 @@ def learning_contests() -> list[Contest]:
 
 
 def textbook_q_learning(env_id: str, steps: int = 15_000, **env_args: Any) -> Work:
-    """Return the loop as textbooks print it: a numpy table, epsilon-greedy by numpy's draws, the first of the best."""
+    """Return the textbook loop: a numpy table, epsilon-greedy with numpy's generator, ties to the first action.
+
+    ``agents/tabular/textbook.py`` is not used here. It breaks ties at random, as the kernels do, which makes it slower
+    than this loop: a comparison with it would favor the kernels.
+    """
     env = gym.make(env_id, **env_args)
     n_states, n_actions = int(env.observation_space.n), int(env.action_space.n)  # type: ignore[attr-defined]
     rng = np.random.default_rng(0)
@@ -188,7 +197,7 @@ def textbook_q_learning(env_id: str, steps: int = 15_000, **env_args: Any) -> Wo
 
 
 def python_q_learning(env_id: str, steps: int = 30_000) -> Work:
-    """Return our Python driver over the scalar environment; the agent goes on from one call to the next."""
+    """Return our Python driver over the scalar environment; the agent continues from one call to the next."""
     env = gym.make(env_id)
     agent = QLearning.for_env(env, QLearningConfig())
 
@@ -200,10 +209,10 @@ def python_q_learning(env_id: str, steps: int = 30_000) -> Work:
 
 
 def compiled_q_learning(env_id: str, runs: int, updates: int = 8_000_000, machine: bool = False) -> Work:
-    """Return our compiled driver over the tables, of a token task's machine if asked: ``updates`` shared by the runs."""
+    """Return our compiled driver over the tables (``machine``: of a token task's machine); the runs share ``updates``."""
     env = gym.make(env_id)
     mdp = env.unwrapped.model.machine_tables()[0] if machine else tabular_mdp(env)  # type: ignore[attr-defined]
-    weights = {"paid" if machine else "gold": 1.0}
+    weights = {"train" if machine else "gold": 1.0}
     agent = QLearning.for_mdp(mdp, QLearningConfig(), runs=runs)
 
     def work() -> int:
@@ -214,10 +223,10 @@ def compiled_q_learning(env_id: str, runs: int, updates: int = 8_000_000, machin
 
 
 def sb3_contests() -> list[Contest]:
-    """Return PPO's frames per second at 64 lanes.
+    """Return PPO's frames per second with 64 sub-environments.
 
-    On the walk our adapter over the native environment against SB3's DummyVecEnv; on Keyword our extractor for token ids
-    against SB3's one-hot columns.
+    On CounterWalk: our adapter over the native environment against SB3's DummyVecEnv. On Keyword: our extractor for token
+    ids against SB3's one-hot columns.
     """
     import torch
     from stable_baselines3.common.vec_env import DummyVecEnv
@@ -225,15 +234,15 @@ def sb3_contests() -> list[Contest]:
     from tokenwalk.agents.baselines.sb3 import make_vec_env
 
     torch.set_num_threads(1)
-    walk, task, lanes = "tokenwalk/CounterWalk-v0", "tokenwalk/Keyword-v0", 64
-    native = ppo_frames(walk, make_vec_env(walk, lanes))
-    tokens = ppo_frames(task, make_vec_env(task, lanes))
-    one_hot = ppo_frames(task, make_vec_env(task, lanes), features="one-hot")
+    walk, task, num_envs = "tokenwalk/CounterWalk-v0", "tokenwalk/Keyword-v0", 64
+    native = ppo_frames(walk, make_vec_env(walk, num_envs))
+    tokens = ppo_frames(task, make_vec_env(task, num_envs))
+    one_hot = ppo_frames(task, make_vec_env(task, num_envs), features="one-hot")
     return [
         Contest(
             "PPO x64 / DummyVecEnv",
             native,
-            ppo_frames(walk, DummyVecEnv([partial(gym.make, walk)] * lanes)),
+            ppo_frames(walk, DummyVecEnv([partial(gym.make, walk)] * num_envs)),
             1.0,
             "frames/s",
         ),
@@ -242,7 +251,7 @@ def sb3_contests() -> list[Contest]:
 
 
 def ppo_frames(env_id: str, vec_env: Any, steps: int = 8_192, **changes: Any) -> Work:
-    """Return work in which PPO, with its defaults for ``env_id`` but for ``changes``, learns from ``steps`` frames."""
+    """Return work that trains PPO on ``steps`` frames, with its defaults for ``env_id`` and ``changes``."""
     from tokenwalk.agents.baselines.configs import default_config
     from tokenwalk.agents.baselines.sb3 import build, train
 
@@ -257,13 +266,13 @@ def ppo_frames(env_id: str, vec_env: Any, steps: int = 8_192, **changes: Any) ->
 
 
 def solve_contests() -> list[Contest]:
-    """Return how many times a second each task of the catalogue is solved, against once, and a task of 50 tokens, a
-    horizon of 50, 200 machine states and a bigram as its reference, against once in two seconds.
+    """Return the contests of the solver, in solves per second: each task of the catalog against 1, and a task of 50 tokens,
+    a horizon of 50, 200 machine states and a bigram as its reference policy against 0.5.
 
-    Solved means its tables, the hard optimum and the KL-regularised one.
+    A solve builds the tables and finds an optimum; half of the optima are KL-regularized.
     """
     tasks = [
-        Contest(f"solve {name} / once a second", solving(name), 1.0, 1.0, "solves/s") for name in CATALOGUE
+        Contest(f"solve {name} / once a second", solving(name), 1.0, 1.0, "solves/s") for name in CATALOG
     ]
     return [
         *tasks,
@@ -272,20 +281,20 @@ def solve_contests() -> list[Contest]:
 
 
 def solving(task: str | Task) -> Work:
-    """Return work that reads the tables of a task and solves it by gold, with and without a KL."""
+    """Return work that builds the tables of a task and solves it for gold, with and without a KL penalty."""
     found = find_task(task)
 
     def work() -> int:
         mdp = TokenModel(found, compose(found, "gold")).tabular_mdp()
         for kl_coef in (0.0, 0.1):
             solve(mdp, {"gold": 1.0}, discount=1.0, kl_coef=kl_coef)
-        return 2  # two optima: the rate is that of one
+        return 2  # two optima, so the rate is per optimum
 
     return work
 
 
 def large_task(size: int = 50, states: int = 200) -> Task:
-    """Return a task of ``size`` tokens and steps, a random machine of ``states`` states, and a bigram as its reference."""
+    """Return a task of ``size`` tokens and steps, a random machine of ``states`` states, and a bigram reference policy."""
     rng = np.random.default_rng(0)
     vocabulary = Vocabulary.of_characters(f"w{number}" for number in range(size - 1))
     shape = (states, size)
@@ -299,9 +308,8 @@ def large_task(size: int = 50, states: int = 200) -> Task:
 def reward_contests() -> list[Contest]:
     """Return the contests of learned rewards.
 
-    A reward model's scores of 1,024 completions at once against one by one; its training, in tokens per second, against
-    the tokens whose multiplications torch's matrix product does in that time; the normal equation and the document's
-    regression by descent against scikit-learn's.
+    Scores of a reward model for 1,024 completions at once against one by one. Its training in tokens per second against
+    torch's matrix product, whose multiplications are converted to tokens. The normal equation against scikit-learn.
     """
     import torch
 
@@ -318,7 +326,7 @@ def reward_contests() -> list[Contest]:
     try:
         from sklearn.linear_model import LinearRegression
     except ModuleNotFoundError:
-        return contests  # it comes with [dev]
+        return contests  # installed with [dev]
     rng = np.random.default_rng(0)
     x = rng.normal(size=(10_000, 10))
     y = x @ rng.normal(size=(10, 1)) + rng.normal(size=(10_000, 1))
@@ -335,7 +343,7 @@ def reward_contests() -> list[Contest]:
 
 
 def scoring_both_ways(kind: Any) -> tuple[Work, Work]:
-    """Return work that scores 1,024 completions of Flattery at once, and 64 of them one by one, by an untrained model."""
+    """Return work that scores 1,024 completions of Flattery at once, and 64 of them one by one, with an untrained model."""
     from tokenwalk.agents.backprop.scorers import Ensemble, TextShape, build_scorer
     from tokenwalk.envs.rewards.learned import LearnedSource
 
@@ -357,7 +365,10 @@ def scoring_both_ways(kind: Any) -> tuple[Work, Work]:
 
 
 def training_against_products(width: int = 64) -> tuple[Work, Work]:
-    """Return a Transformer reward's training and torch's matrix product, both in tokens: 6 multiply-adds a parameter."""
+    """Return the training of a Transformer reward model and torch's matrix product, both in tokens.
+
+    A token takes 6 multiply-adds per parameter.
+    """
     import torch
 
     from tokenwalk.agents.backprop.configs import RewardModelConfig, TrainingConfig
@@ -372,7 +383,7 @@ def training_against_products(width: int = 64) -> tuple[Work, Work]:
     network = build_scorer("transformer", shape, width, 2, seed=0)
     training = TrainingConfig(updates=10, batch_size=128)
     tokens = training.updates * training.batch_size * data.ids.shape[1]
-    # The embeddings are looked up, not multiplied.
+    # Embeddings are looked up, not multiplied.
     multiplied = sum(
         one.numel()
         for name, one in network.named_parameters()

@@ -1,7 +1,7 @@
-"""``tokenwalk benchmark``: our speed and a peer's, interleaved in one run, as medians and their ratio.
+"""``tokenwalk benchmark``: our speed and that of a peer, interleaved in one run, as medians and their ratio.
 
-Absolute figures drift with the machine; only the ratios are claims. A contest gives two callables that each do a
-stated amount of work; they take turns, so that whatever else the machine does meets both alike.
+Absolute figures depend on the machine; only the ratios are claims. A contest has two callables that each do a stated
+amount of work. They take turns, so other load on the machine affects both.
 """
 
 import statistics
@@ -10,24 +10,30 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-Work = Callable[[], int]  # does the work, returns how many units it was
+Work = Callable[[], int]  # does the work and returns its number of units
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Ours against a peer, or against a rate that is asked for. ``target`` is the least ratio that we promise, or None
-    where there is no promise."""
+    """Our work against that of a peer, or against a required rate.
+
+    Attributes:
+        name: as it is printed: "ours / peer".
+        ours: our work. peer: the peer's work, or a rate in units per second.
+        target: the minimum ratio that we claim; None: no claim.
+        unit: of the rates.
+    """
 
     name: str
     ours: Work
-    peer: Work | float  # a number: units per second
+    peer: Work | float
     target: float | None
     unit: str = "steps/s"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A result: units per second of both (medians), and their ratio."""
+    """A result: units per second of both (medians), and the median ratio."""
 
     name: str
     ours: float
@@ -44,9 +50,9 @@ class Row:
 def run(
     contests: Sequence[Contest], rounds: int = 7, on_progress: Callable[[str], None] | None = None
 ) -> Iterator[Row]:
-    """Run each contest ``rounds`` times in turns, after one warm-up each, and yield its row.
+    """Run each contest for ``rounds`` rounds, after one warm-up each, and yield its row.
 
-    The ratio is the median of the rounds' ratios, so that a disturbance of one round does not move it.
+    The ratio is the median of the ratios of the rounds, so that a disturbance of one round does not change it.
     """
     for contest in contests:
         if on_progress:

@@ -1,4 +1,4 @@
-"""What ``tokenwalk benchmark lm`` measures: our language model against what bounds it."""
+"""The contests of ``tokenwalk benchmark lm``: our language model against upper bounds of its speed."""
 
 from dataclasses import replace
 
@@ -18,24 +18,24 @@ UNIT = "tokens/s"
 SMALL, LARGE = LMConfig(2, 4, 64), LMConfig(4, 4, 128)
 FAST = replace(LARGE, bf16=True)
 GROUPS, GROUP_SIZE = 16, 16
-NEVER = (
-    -30.0
-)  # the logit of <eos>: every completion has all of its tokens, so that shapes are the same for all
+NEVER = -30.0  # the logit of <eos>: every completion has the full length, so that all shapes are equal
 
 
 def language_contests() -> list[Contest]:
-    """Return the contests of the language model: its training, its writing and a whole update, against what bounds them."""
+    """Return the contests of the language model: pre-training, generation and policy-gradient updates."""
     torch.set_num_threads(1)
     contests = [
         Contest("pre-training 4 x 128 / matrix products", pretraining(LARGE), products(LARGE), None, UNIT),
         Contest("pre-training 4 x 128, bf16 / float32", pretraining(FAST), pretraining(LARGE), None, UNIT),
     ]
     for batch in (1, 8, 64, 256):
-        name = f"writing 2 x 64, batch {batch}, with cache / without"
-        contests.append(Contest(name, writing(SMALL, batch), writing_again(SMALL, batch), None, UNIT))
+        name = f"generation 2 x 64, batch {batch}, with cache / without"
+        contests.append(
+            Contest(name, generation(SMALL, batch), generation_without_cache(SMALL, batch), None, UNIT)
+        )
     contests += [
         Contest("update 4 x 128, bf16 / float32", updates(FAST), updates(LARGE), None, UNIT),
-        Contest("update 2 x 64 / writing alone", updates(SMALL), writing(SMALL, 256), None, UNIT),
+        Contest("update 2 x 64 / generation alone", updates(SMALL), generation(SMALL, 256), None, UNIT),
         Contest(
             "update 2 x 64, 1 thread / 2 threads", updates(SMALL), threaded(updates(SMALL), 2), None, UNIT
         ),
@@ -47,7 +47,7 @@ def language_contests() -> list[Contest]:
 
 
 def endless_lm(config: LMConfig) -> tuple[TokenLM, Task]:
-    """Return a fresh model of Lexicon's 24 tokens that never ends early."""
+    """Return a fresh model of Lexicon's 24 tokens that never generates <eos>."""
     task = find_task("Lexicon")
     lm = fresh_lm(task, config, seed=0)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def endless_lm(config: LMConfig) -> tuple[TokenLM, Task]:
 
 
 def pretraining(config: LMConfig, batch: int = 128) -> Work:
-    """Return work that trains a language model on texts of 24 tokens by the one loop."""
+    """Return work that pre-trains a language model on completions of 24 tokens."""
     lm, task = endless_lm(config)
     rng = np.random.default_rng(0)
     ids = lm.ids(
@@ -75,7 +75,7 @@ def pretraining(config: LMConfig, batch: int = 128) -> Work:
 
 
 def products(config: LMConfig, size: int = 1_024, times: int = 4) -> Work:
-    """Return torch's float32 matrix product, in tokens of training: 6 multiply-adds for each weight that multiplies."""
+    """Return torch's float32 matrix product in tokens of training: 6 multiply-adds per weight of a matrix."""
     lm, _ = endless_lm(config)
     named = lm.network.named_parameters()
     weights = sum(one.numel() for name, one in named if "tokens" not in name and "places" not in name)
@@ -89,21 +89,21 @@ def products(config: LMConfig, size: int = 1_024, times: int = 4) -> Work:
     return work
 
 
-def writing(config: LMConfig, batch: int) -> Work:
-    """Return work that writes ``batch`` completions of 24 tokens by the key-value cache."""
+def generation(config: LMConfig, batch: int) -> Work:
+    """Return work that generates ``batch`` completions of 24 tokens with the key-value cache."""
     lm, task = endless_lm(config)
     lm.network.eval()
     generator, prompt = torch.Generator().manual_seed(0), task.prompt_ids[np.zeros(batch, dtype=np.int64)]
     times = max(1, 256 // batch)
 
     def work() -> int:
-        return sum(int(lm.write(prompt, generator).length.sum()) for _ in range(times))
+        return sum(int(lm.generate(prompt, generator).length.sum()) for _ in range(times))
 
     return work
 
 
-def writing_again(config: LMConfig, batch: int) -> Work:
-    """Return work that writes the same without a cache: all that stands is read again for each token."""
+def generation_without_cache(config: LMConfig, batch: int) -> Work:
+    """Return work that generates the same without a cache: each token reads the whole prefix again."""
     lm, task = endless_lm(config)
     lm.network.eval()
     generator, prompt = torch.Generator().manual_seed(0), task.prompt_ids[np.zeros(batch, dtype=np.int64)]
@@ -120,24 +120,24 @@ def writing_again(config: LMConfig, batch: int) -> Work:
 
 
 def updates(config: LMConfig, count: int = 2) -> Work:
-    """Return whole updates of GRPO: 256 completions of 24 tokens are written, scored, and learned from."""
+    """Return updates of GRPO: 256 completions of 24 tokens are generated, scored and used for one update."""
     lm, task = endless_lm(config)
     how = PolicyGradientConfig(groups=GROUPS, group_size=GROUP_SIZE, kl_coef=0.0, learning_rate=1e-9)
     learner = PolicyGradient(lm, TokenModel(task, compose(task, "gold")), "grpo", how, seed=0)
 
     def work() -> int:
-        written = 0
+        count_tokens = 0
         for _ in range(count):
-            rollout = learner.write()
+            rollout = learner.generate()
             learner.update(rollout)
-            written += int(rollout.written.sum())
-        return written
+            count_tokens += int(rollout.generated.sum())
+        return count_tokens
 
     return work
 
 
 def threaded(work: Work, threads: int) -> Work:
-    """Return the same work with so many threads of torch."""
+    """Return the same work with ``threads`` threads of torch."""
 
     def more() -> int:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""``tokenwalk doctor``: what this installation is, what is wrong with it, and the mend."""
+"""``tokenwalk doctor``: the state of this installation, its faults, and their fixes."""
 
 import os
 import sys
@@ -11,16 +11,16 @@ from tokenwalk.agents.runs.folder import versions
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. ``mend`` says what to do and is empty where all is well."""
+    """One finding. ``fix`` says what to do; it is empty if ``ok``."""
 
     name: str
     found: str
     ok: bool
-    mend: str = ""
+    fix: str = ""
 
 
 def diagnose(run_root: Path) -> list[Check]:
-    """Return every check, the failed ones with their mend."""
+    """Return every check, the failed ones with a fix."""
     return [
         _python(),
         *_packages(),
@@ -99,8 +99,8 @@ def _places(run_root: Path) -> list[tuple[str, Path, str]]:
     ]
 
 
-def _writable(name: str, path: Path, mend: str) -> Check:
-    """Write a file where runs would go, or in the nearest folder above that exists, and take it away again."""
+def _writable(name: str, path: Path, fix: str) -> Check:
+    """Write a file where runs would go, or in the nearest existing parent folder, and delete it."""
     place = path.absolute()
     while not place.exists():
         place = place.parent
@@ -108,11 +108,11 @@ def _writable(name: str, path: Path, mend: str) -> Check:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".tokenwalk-"):
             return Check(name, f"{path} can be written", True)
     except OSError as error:
-        return Check(name, f"{path} cannot be written ({error.strerror})", False, mend)
+        return Check(name, f"{path} cannot be written ({error.strerror})", False, fix)
 
 
 def _conflicts() -> list[Check]:
-    """Return what is known to break an installation like this one."""
+    """Return the packages that are known to conflict with tokenwalk."""
     found = []
     if "gym" in sys.modules or _installed("gym"):
         found.append(

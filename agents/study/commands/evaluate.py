@@ -1,4 +1,4 @@
-"""``tokenwalk evaluate``: reads a run folder and says what its agent is worth."""
+"""``tokenwalk evaluate``: evaluates the agent of a run folder."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -32,15 +32,23 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Return the score of the run's agent, with the keys of a training summary and ``estimate``.
 
-    The figures are exact where the environment has tables. ``estimate`` (None where nothing was played) holds
-    episodes, return and its 95 % interval from episodes played by run 0: 200 of them where there are no tables or
-    ``trajectories`` asks for them and ``episodes`` does not say otherwise. ``stored`` (there only with ``reward``) holds,
-    for each source that ``reward`` names, what it says of the completions that the run stored when it ended; nothing is
-    written again. ``best_of`` (there only where it is asked for) holds what the best of so many completions earns, see
-    ``best_of.best_of``.
+    The figures are exact if the environment has tables.
+
+    Args:
+        run: a run folder.
+        episodes: number of episodes to play for ``estimate``; None: 200 if ``trajectories`` is given, else none.
+        trajectories: a file for the played episodes, as JSON lines.
+        seed: of everything that is sampled.
+        reward: reward functions that score the completions which the run stored.
+        best_of: n of best-of-n.
+
+    Returns:
+        The keys of a summary; ``estimate``: None, or episodes, return and its 95 % interval, played by run 0;
+        ``stored`` (with ``reward``): the statistics of each reward function on the stored completions; ``best_of``: see
+        ``evaluation.best_of_n.best_of``.
 
     Raises:
-        ValueError: no run, a damaged one, fewer than 1 episode, or the best of several where there are no texts.
+        ValueError: no run, a damaged run, fewer than 1 episode, or ``reward`` or ``best_of`` on a task without tokens.
     """
     started = time.perf_counter()
     check_seed(seed)
@@ -80,14 +88,14 @@ def evaluate_run(
 
 def _best_of(problem: Problem, learner: Learner, n: int, seed: int) -> dict[str, Any]:
     if problem.tokens is None:
-        raise ValueError(f"{problem.env_id} is no token task: there are no texts to choose the best of")
+        raise ValueError(f"{problem.env_id} is no token task, so it has no completions for best-of-n")
     return best_of_run(problem.tokens, over_tokens(problem, learner.policy()), n, seed)
 
 
 def _score_again(run: Path, problem: Problem, reward: Sequence[str]) -> dict[str, Any]:
-    """Return what the sources that ``reward`` names say of the completions of a run. Raises ValueError as they do."""
+    """Return the scores of the stored completions of a run. Raises ValueError for a reward that cannot score them."""
     if problem.tokens is None:
-        raise ValueError(f"{run} is no run of a token task: there is no text to score again")
+        raise ValueError(f"{run} is no run of a token task, so it has no completions to score")
     task = problem.tokens.task
     sources = [named_source(Named.of(text).name, task) for text in reward]
     return score_stored(read_completions(run, task), task, sources)

@@ -1,4 +1,4 @@
-"""``tokenwalk examples``: the listings of the documents behind tokenwalk, as printed, and as right."""
+"""``tokenwalk examples``: the listings of the documents behind tokenwalk: their printed and their correct results."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -36,14 +36,14 @@ class Example:
     """One listing.
 
     Attributes:
-        name: by which it is asked for.
+        name: as the command line has it.
         idea: of the document, in a few words.
-        printed: what the document prints, or does when it is run as it stands.
-        right: what is right, and why.
-        measured: what ran here, by name.
-        curve: (update, loss) of what was trained; empty where nothing is.
-        optimum: the least loss that there is, None where nothing is trained.
-        seconds: that it took.
+        printed: the result that the document prints, or its error.
+        right: the correct result, and the reason.
+        measured: the results of this run, by name.
+        curve: (update, loss) of the training; empty if nothing is trained.
+        optimum: the minimum loss; None if nothing is trained.
+        seconds: duration of this run.
     """
 
     name: str
@@ -63,7 +63,7 @@ def layer_parameters() -> Example:
         "parameters",
         "a model's parameters: a linear layer from 10 inputs to 5 outputs",
         "a weight of shape (5, 10) and a bias of shape (5,)",
-        "so it is: 5 x 10 + 5 = 55 numbers are learned",
+        "correct: 5 x 10 + 5 = 55 numbers are learned",
         {name: str(shape) if isinstance(shape, tuple) else shape for name, shape in layer.describe().items()},
         [],
         None,
@@ -73,7 +73,7 @@ def layer_parameters() -> Example:
 def one_weight() -> Example:
     """Return y = 2x from one weight by backpropagation: step size 0.01, 1,000 updates."""
     try:
-        X.ravel() * np.zeros(2)  # as listed: two weights, five numbers
+        X.ravel() * np.zeros(2)  # the listing: two weights, five numbers
         failure = "nothing"
     except ValueError as error:
         failure = str(error)
@@ -82,7 +82,7 @@ def one_weight() -> Example:
         "backpropagation",
         "backpropagation: y = 2x for x = 1..5, the gradient -2 (y - prediction) x",
         f"the product of two weights with five numbers, which fails: {failure}",
-        "one weight, which comes to 2",
+        "one weight, which converges to 2",
         {"weight": float(found.model.weight[0, 0])},
         _curve(found.losses),
         0.0,
@@ -90,7 +90,7 @@ def one_weight() -> Example:
 
 
 def regression() -> Example:
-    """Return the linear regression of the document, by descent and by the normal equation."""
+    """Return the linear regression of the document, by gradient descent and by the normal equation."""
     config = LinearConfig(step_size=0.9 * largest_step_size(X), updates=3_000)
     found, exact = fit(X, Y, config), normal_equation(X, Y)
     return Example(
@@ -110,12 +110,12 @@ def regression() -> Example:
 
 
 def small_network(updates: Iterable[int] = (100, 1_000, 3_000), seeds: int = 10) -> Example:
-    """Return a network 1 -> 10 relu -> 1 trained on y = 2x by Adam, over ten seeds: what it predicts at 6."""
+    """Return a network 1 -> 10 relu -> 1 trained on y = 2x by Adam, and its predictions at x = 6 over ten seeds."""
     import torch
 
     from tokenwalk.agents.backprop.fit import fit as train_network
 
-    torch.set_num_threads(1)  # small networks want one
+    torch.set_num_threads(1)  # one thread is fastest for small networks
     network, target = _networks(seeds), torch.as_tensor(2 * X, dtype=torch.float32)
     inputs, marks, at_six = torch.as_tensor(X, dtype=torch.float32), sorted(updates), {}
     curve: list[tuple[int, float]] = []
@@ -123,7 +123,7 @@ def small_network(updates: Iterable[int] = (100, 1_000, 3_000), seeds: int = 10)
 
     def mean_loss(rows: torch.Tensor) -> torch.Tensor:
         nonlocal step
-        losses = ((network(inputs[rows]) - target[rows]) ** 2).mean(dim=(1, 2))  # [seeds], each by itself
+        losses = ((network(inputs[rows]) - target[rows]) ** 2).mean(dim=(1, 2))  # [seeds]
         if step in marks:
             at_six[step] = network(torch.tensor([[6.0]])).detach().flatten().tolist()
         if step % max(1, marks[-1] // CURVE_POINTS) == 0:
@@ -140,12 +140,12 @@ def small_network(updates: Iterable[int] = (100, 1_000, 3_000), seeds: int = 10)
         "network",
         "deep learning: a hidden layer of 10 rectified units, Adam, 100 passes over y = 2x",
         "about 11.97 at x = 6 after 100 passes",
-        "100 passes in one batch are 100 updates: at Adam's usual step size that is far from 12; 3,000 come near it",
+        "100 passes in one batch are 100 updates: with Adam's default step size that is far from 12; 3,000 are near it",
         {
             f"prediction_at_6_after_{mark}": {
-                "least": min(at_six[mark]),
+                "minimum": min(at_six[mark]),
                 "median": float(np.median(at_six[mark])),
-                "most": max(at_six[mark]),
+                "maximum": max(at_six[mark]),
             }
             for mark in marks
         },
@@ -155,7 +155,7 @@ def small_network(updates: Iterable[int] = (100, 1_000, 3_000), seeds: int = 10)
 
 
 def _networks(seeds: int) -> Any:
-    """Return ``seeds`` networks 1 -> 10 relu -> 1 as one module, each as torch would begin it."""
+    """Return ``seeds`` networks 1 -> 10 relu -> 1 as one module, with torch's default initialization."""
     import torch
     from torch import nn
 
@@ -183,7 +183,7 @@ def _networks(seeds: int) -> Any:
 
 
 def walk() -> Example:
-    """Return the documented walk as it was listed, with its index error, and as it is meant."""
+    """Return the walk of the document as listed, with its index error, and with walls and exploration."""
     failure, visited = walk_as_listed()
     problem = open_problem("CounterWalk")
     assert problem.mdp is not None
@@ -206,7 +206,7 @@ def walk() -> Example:
 
 
 def walk_as_listed(steps: int = 100) -> tuple[str, list[int]]:
-    """Return how the walk of the document fails, and the states that it has been in: 3 rows, no walls, no exploration."""
+    """Return the error of the listed walk and the states that it visited: 3 rows, no walls, no exploration."""
     table, state, visited = np.zeros((3, 2)), 0, [0]
     try:
         for _ in range(steps):
@@ -235,7 +235,7 @@ def autoencoder() -> Example:
         "autoencoder",
         "self-supervision: two linear maps, 10 -> 5 -> 10, on standard normal data, mean squared error",
         "a decoder whose shape does not fit the code, and two updates of which neither is the gradient of the loss",
-        "by the gradient the error comes to PCA's: 0.5 of each component on N(0, 1) data, where 5 of 10 are kept",
+        "with the gradient the error reaches that of PCA: 0.5 per component on N(0, 1) data with 5 of 10 components",
         {
             "error": found.model.expected_error(np.eye(10)),
             "pca": pca_error(np.eye(10), 5),
@@ -260,16 +260,16 @@ EXAMPLES: Mapping[str, Callable[[], Example]] = {
 def run_examples(
     names: Iterable[str], run_dir: Path | None = None, on_progress: Callable[[str], None] | None = None
 ) -> tuple[list[Example], Path]:
-    """Run the examples of those names and write the losses of each, with its optimum, where TensorBoard finds them.
+    """Run the examples called ``names`` and log the losses of each, with the optimum, for TensorBoard.
 
-    ``on_progress`` gets the name of each before it runs.
+    ``on_progress`` receives the name of each example before it runs.
 
     Raises:
         ValueError: an unknown name, or a folder that exists.
     """
     names = list(names)
     if unknown := [name for name in names if name not in EXAMPLES]:
-        raise ValueError(f"no example is called {unknown[0]!r}: there are {', '.join(EXAMPLES)}")
+        raise ValueError(f"no example is called {unknown[0]!r}: give {', '.join(EXAMPLES)}")
     folder = RunFolder.create(run_dir, "examples")
     found = []
     for name in names:
@@ -291,13 +291,13 @@ def _write_curve(path: Path, example: Example) -> None:
 
 
 def _curve(losses: Any) -> list[tuple[int, float]]:
-    """Return some two hundred points of a loss curve [updates + 1], the last one among them."""
+    """Return about 200 points of a loss curve [updates + 1], with the last one."""
     points = np.unique(np.linspace(0, len(losses) - 1, CURVE_POINTS).astype(int))
     return [(int(point), float(losses[point])) for point in points]
 
 
 def as_json(example: Example) -> dict[str, Any]:
-    """Return an example without its curve, which is in TensorBoard, but with the last loss."""
+    """Return an example with its last loss instead of its curve, which is in TensorBoard."""
     report = asdict(example)
     curve = report.pop("curve")
     return {**report, "loss": curve[-1][1] if curve else None}

@@ -1,4 +1,4 @@
-"""``tokenwalk play``: a person writes a token task, beside the best that is still possible."""
+"""``tokenwalk play``: a person plays a token task and sees the best return that is still possible."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,16 +14,16 @@ STOP_WORDS = ("quit", "exit")
 
 
 class Table:
-    """One episode of a token task with its exact values at hand.
+    """One episode of a token task with its exact values.
 
     Raises:
-        ValueError: an environment that is no token task, or one without exact answers.
+        ValueError: an environment that is no token task, or has no exact answer.
     """
 
     def __init__(self, problem: Problem, seed: int) -> None:
         if problem.tokens is None:
             raise ValueError(
-                f"{problem.env_id} is no token task: play one of those that 'tokenwalk envs' lists with tokens"
+                f"{problem.env_id} is no token task: give a token task that 'tokenwalk envs' lists"
             )
         self._task, self._best = problem.tokens.task, problem.best
         self._policy = table_policy(problem.tokens, self._best.policy)
@@ -33,17 +33,17 @@ class Table:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Return the symbols that may be written now."""
+        """Return the tokens that are allowed now."""
         mask = self._info["action_mask"]
         return tuple(
             symbol for symbol, allowed in zip(self._task.vocabulary.tokens, mask, strict=True) if allowed
         )
 
     def write(self, symbol: str) -> None:
-        """Write one token. Raises ValueError for a symbol that may not be written now; nothing is written then."""
+        """Append one token. Raises ValueError for a token that is not allowed now; the episode does not change then."""
         if symbol not in self.tokens:
             raise ValueError(
-                f"{symbol!r} cannot be written here: write one of {' '.join(map(repr, self.tokens))}"
+                f"{symbol!r} is not allowed here: give one of {' '.join(map(repr, self.tokens))}"
             )
         action = self._task.vocabulary.tokens.index(symbol)
         self._observation, reward, self.over, _, self._info = self._env.step(action)
@@ -55,7 +55,7 @@ class Table:
         return f"{self._env.render()}\nbest still possible  {self.best_possible():+g}"
 
     def best_possible(self) -> float:
-        """Return the return so far plus the exact value of going on as well as can be."""
+        """Return the return so far plus the exact optimal value of the current state."""
         if self.over:
             return self.return_
         prompt, completion = np.split(self._observation[None], [self._task.prompt_length], axis=1)
@@ -63,7 +63,7 @@ class Table:
         return self.return_ + float(self._best.value[self.length, self._policy.states(batch)[0]])
 
     def optimum(self) -> str:
-        """Return the optimum of this prompt and a completion that attains it."""
+        """Return a sentence with the optimum of this prompt and an optimal completion."""
         prompt, text = self._observation[: self._task.prompt_length], self._task.vocabulary.decode
         number = next(n for n, ids in enumerate(self._task.prompt_ids) if (ids == prompt).all())
         start = self._policy.start[number if self._policy.start.size > 1 else 0]
@@ -73,7 +73,7 @@ class Table:
 
 
 def split_line(line: str, tokens: Iterable[str]) -> list[str]:
-    """Return the symbols that a person typed: the line itself, its words, or its characters.
+    """Return the tokens of a typed line: the line itself, its words, or its characters.
 
     >>> split_line("cab", "abc"), split_line("<eos>", ["a", "<eos>"]), split_line("so be it", ["so", "be", "it"])
     (['c', 'a', 'b'], ['<eos>'], ['so', 'be', 'it'])
@@ -86,9 +86,9 @@ def split_line(line: str, tokens: Iterable[str]) -> list[str]:
 
 
 def play_episode(table: Table, ask: Callable[[], str | None], show: Callable[[str], Any]) -> bool:
-    """Let a person write until the episode is over; return whether it was. ``ask`` returns None at the end of input."""
+    """Ask for tokens until the episode ends; return whether it ended. ``ask`` returns None at the end of input."""
     show(
-        f"write: {' '.join(map(repr, table.tokens))}   (several at once are fine; an empty line ends with <eos>; quit)"
+        f"tokens: {' '.join(map(repr, table.tokens))}   (type one or more; an empty line is <eos>; quit stops)"
     )
     show(table.show())
     while not table.over:

@@ -1,4 +1,4 @@
-"""What ``tokenwalk compare`` is asked to compare: agents times rewards times seeds, checked before anything is trained."""
+"""The plan of ``tokenwalk compare``: agents times rewards times seeds, checked before training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,25 +10,27 @@ from tokenwalk.agents.problem.problem import Problem, open_problem
 
 REWARDS = ("gold", "proxy", "reward-model", "bonus", "potential", "penalty")
 TOKEN_AGENTS, OTHER_AGENTS = ("q-learning", "ppo", "rloo", "sft"), ("q-learning", "ppo", "dqn")
-MODEL_OF = {  # which learned model each of them needs
+MODEL_OF = {  # the learned model that a reward needs
     "reward-model": "reward-model",
     "bonus": "autoencoder",
     "potential": "autoencoder",
     "penalty": "autoencoder",
 }
-_TAUGHT = "it is learned on the task as it is, so no --env-arg but task goes with it"
-_START = 6.0  # seconds before the first step, about: for the estimate alone
+_NEEDS_DEFAULTS = "its model is trained on the default task, so task is the only --env-arg that it allows"
+_START = 6.0  # seconds before the first step, roughly; used by the estimate alone
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """The request for a comparison.
 
     Attributes:
         env: an environment's id.
-        agents: names. rewards: of ``REWARDS``. seeds: 0 to this less 1.
-        budget: times each agent's default steps.
-        env_args: for ``gym.make``.
+        agents: names, or FILE.py:CLASS of custom agents, with the file by its absolute path.
+        rewards: some of ``REWARDS``.
+        seeds: their number; the seeds are 0, 1, ..., seeds - 1.
+        budget: a factor of each agent's default steps.
+        env_args: the arguments of ``gym.make``.
     """
 
     env: str
@@ -39,7 +41,7 @@ class Comparison:
     env_args: Mapping[str, Any]
 
     def cells(self) -> list["Cell"]:
-        """Return what is trained; fine-tuning on gold's samples knows no other reward."""
+        """Return the runs; "sft" is fine-tuned on samples of gold's optimum, so it has only the reward "gold"."""
         return [
             Cell(
                 self.env,
@@ -69,12 +71,17 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Return the name of its folder."""
-        return f"{find_agent(self.agent).label}-{self.reward}-{self.seed}"
+        """Return the name of its run folder."""
+        return f"{self.label}-{self.reward}-{self.seed}"
+
+    @property
+    def label(self) -> str:
+        """Return the agent's name; of FILE.py:CLASS the class."""
+        return find_agent(self.agent).label
 
 
 def estimate(cells: Sequence[Cell], jobs: int) -> float:
-    """Return about how many seconds it takes to train ``cells``, ``jobs`` at once."""
+    """Return an estimate of the seconds that ``cells`` take with ``jobs`` processes."""
     total = 0.0
     for cell in cells:
         total += _START + cell.steps / find_agent(cell.agent).family.steps_per_second
@@ -89,33 +96,29 @@ def plan(
     budget: float = 1.0,
     env_args: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """Return what is compared, with what suits the environment where nothing is named.
+    """Return the comparison; agents and rewards that are not named are chosen to suit the environment.
 
     Raises:
-        ValueError: an unknown environment, agent or reward, one that the environment does not have, no seed, or a budget
-            that is not above 0.
+        ValueError: an unknown environment, agent or reward; a reward that the environment does not have; two custom
+            agents with one class name; no seed; a budget that is not positive.
     """
     problem = open_problem(env, env_args)
     known = _rewards_of(problem)
     agents = tuple(agents) or (OTHER_AGENTS if problem.tokens is None else TOKEN_AGENTS)
-    for agent in agents:
-        family = find_agent(agent).family
-        if not family.learns:
-            raise ValueError(f"{agent} is a baseline, not a trainable agent: leave it out of --agents")
-        if family.only_tokens and problem.tokens is None:
-            raise ValueError(f"{agent} generates tokens and {problem.env_id} is no token task")
+    agents = tuple(_checked_agent(agent, problem) for agent in agents)
     for what, names in (("agents", agents), ("rewards", rewards)):
         if twice := [name for name in names if list(names).count(name) > 1]:
             raise ValueError(
                 f"{twice[0]} is named twice among the {what}: name each once; --seeds repeats them"
             )
+    _check_labels(agents)
     if problem.lines.optimal_return is None:
         raise ValueError(
-            f"{problem.env_id} has no exact optimum to compare with ({problem.lines.note or problem.reason}): compare on "
-            "ours, or on FrozenLake, CliffWalking or Taxi"
+            f"{problem.env_id} has no exact optimum to compare with ({problem.lines.note or problem.reason}): give an "
+            "environment that 'tokenwalk envs' lists, or FrozenLake, CliffWalking or Taxi"
         )
     if unknown := [reward for reward in rewards if reward not in known]:
-        why = f" ({_TAUGHT})" if unknown[0] in MODEL_OF and problem.tokens is not None else ""
+        why = f" ({_NEEDS_DEFAULTS})" if unknown[0] in MODEL_OF and problem.tokens is not None else ""
         raise ValueError(
             f"{problem.env_id} has no reward {unknown[0]!r} to compare{why}: give {', '.join(known)}"
         )
@@ -123,25 +126,49 @@ def plan(
         raise ValueError(f"seeds is {seeds}: give 1 or more")
     if not (math.isfinite(budget) and budget > 0):
         raise ValueError(
-            f"budget is {budget}: give a number above 0, by which the agents' default steps are multiplied"
+            f"budget is {budget}: give a number above 0; it multiplies the default steps of each agent"
         )
-    asked = Comparison(problem.env_id, agents, tuple(rewards) or known, seeds, budget, dict(problem.env_args))
-    if "sft" in agents and "gold" not in asked.rewards:
+    comparison = Comparison(
+        problem.env_id, agents, tuple(rewards) or known, seeds, budget, dict(problem.env_args)
+    )
+    if "sft" in agents and "gold" not in comparison.rewards:
         raise ValueError(
-            "sft imitates samples of gold's optimum and knows no other reward: compare it on gold, or leave it out"
+            "sft imitates samples of gold's optimum, so it has no other reward: compare it on gold, or leave it out"
         )
-    if idle := [cell.agent for cell in asked.cells() if cell.steps < 1]:
-        raise ValueError(f"budget is {budget}: with it {idle[0]} takes no step; give a larger one")
-    return asked
+    if idle := [cell.agent for cell in comparison.cells() if cell.steps < 1]:
+        raise ValueError(f"budget is {budget}, which gives {idle[0]} no step: give a larger one")
+    return comparison
+
+
+def _checked_agent(name: str, problem: Problem) -> str:
+    """Return the agent's name, of a custom one FILE.py:CLASS by its absolute path. Raises ValueError as ``plan``."""
+    agent = find_agent(name)
+    if not agent.family.learns:
+        raise ValueError(f"{name} is a baseline, not a trainable agent: leave it out of --agents")
+    if agent.family.only_tokens and problem.tokens is None:
+        raise ValueError(f"{name} generates tokens and {problem.env_id} is no token task")
+    return name if agent.custom is None else agent.custom.place
+
+
+def _check_labels(agents: Sequence[str]) -> None:
+    """Raise ValueError if two agents have one label, which names their run folders and their rows."""
+    seen: dict[str, str] = {}
+    for name in agents:
+        label = find_agent(name).label
+        if label in seen:
+            raise ValueError(
+                f"{seen[label]} and {name} have the same name {label!r}: rename one of the classes"
+            )
+        seen[label] = name
 
 
 def _rewards_of(problem: Problem) -> tuple[str, ...]:
     if problem.tokens is None:
         return ("gold",)
     has_proxy = "proxy" in problem.tokens.task.sources
-    teachable = set(problem.env_args) <= {"task"}
+    defaults = set(problem.env_args) <= {"task"}
     return tuple(
         reward
         for reward in REWARDS
-        if (has_proxy or reward not in ("proxy", "penalty")) and (teachable or reward not in MODEL_OF)
+        if (has_proxy or reward not in ("proxy", "penalty")) and (defaults or reward not in MODEL_OF)
     )

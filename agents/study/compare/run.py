@@ -1,4 +1,4 @@
-"""``tokenwalk compare``: trains what is compared and sums it up; a killed one goes on."""
+"""``tokenwalk compare``: trains the cells of a comparison and summarizes them; a killed one can be resumed."""
 
 import csv
 import math
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tokenwalk.agents.learners.registry import find_agent
 from tokenwalk.agents.runs.checkpoint import read_json, write_json
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.processes import in_processes
@@ -27,14 +28,16 @@ from tokenwalk.agents.study.compare.statistics import (
 )
 from tokenwalk.envs.loading import is_place
 
-REACHED = 0.95  # of the way from the reference policy to the optimum, by gold
+REACHED = 0.95  # the normalized score of steps_to_95
 BONUS, PENALTY = "0.2..0", "-1"  # weights of the autoencoder's error
-OnStage = Callable[[int, int, str], Any]  # cells that are over, cells, the one that has just ended
+OnCell = Callable[
+    [int, int, str], Any
+]  # finished cells, all cells, name of the cell that has just finished ("": none)
 
 
 def cells_left(comparison: Comparison, folder: Path) -> list[Cell]:
-    """Return the cells that ``folder`` does not hold yet."""
-    return [cell for cell in comparison.cells() if not _is_over(folder / "runs" / cell.name)]
+    """Return the cells that are not finished in ``folder``."""
+    return [cell for cell in comparison.cells() if not _is_finished(folder / "runs" / cell.name)]
 
 
 def compare(
@@ -42,31 +45,33 @@ def compare(
     folder: Path,
     *,
     jobs: int | None = None,
-    told: OnStage = lambda over, all_, name: None,
-    say: Callable[[str], Any] = lambda stage: None,
+    on_cell: OnCell = lambda finished, total, name: None,
+    on_stage: Callable[[str], Any] = lambda stage: None,
 ) -> dict[str, Any]:
-    """Train every cell that ``folder`` does not hold yet, in parallel processes, and return what came of all.
+    """Train every cell that is not finished in ``folder``, in parallel processes, and return the report.
 
     Args:
-        comparison: what.
-        folder: where the runs go; one that holds a part of the same comparison is gone on with.
-        jobs: processes; as many as there are cores if None.
-        told: called as cells end. say: called with what goes on before the first of them.
+        comparison: the request.
+        folder: of the runs; a folder with a part of the same comparison is resumed.
+        jobs: processes; None: one per core.
+        on_cell: called after each cell. on_stage: called before each learned reward is trained.
 
     Returns:
-        env, agents, rewards, seeds, budget, rows (one for each agent and reward, see ``summarize``), by_agent and by_reward
-        (name, cells, score, low, high: over their cells, the seeds of each drawn apart), seconds, run_dir.
+        env, agents (their labels), rewards, seeds, budget, env_args, rows (one per agent and reward, see ``summarize``),
+        by_agent and by_reward (name, cells, score, low, high: over their cells; the seeds of each cell are resampled
+        separately), seconds, run_dir.
 
     Raises:
-        ValueError: a folder of another comparison or in which another process compares, or fewer than 1 job.
+        ValueError: a folder of another comparison, or in use by another process; fewer than 1 job.
     """
     started = time.perf_counter()
     claim(folder, comparison, jobs)
     with _alone_in(folder):
-        _learn_rewards(comparison, folder, say)
-        _train_cells(comparison, folder, jobs, told)
+        _train_rewards(comparison, folder, on_stage)
+        _train_cells(comparison, folder, jobs, on_cell)
     report = {
         **asdict(comparison),
+        "agents": [find_agent(agent).label for agent in comparison.agents],
         **summarize(comparison, folder),
         "seconds": time.perf_counter() - started,
         "run_dir": str(folder),
@@ -79,50 +84,50 @@ def compare(
     return report
 
 
-def _train_cells(comparison: Comparison, folder: Path, jobs: int | None, told: OnStage) -> None:
-    """Train what ``folder`` does not hold yet."""
+def _train_cells(comparison: Comparison, folder: Path, jobs: int | None, on_cell: OnCell) -> None:
+    """Train the cells that are not finished in ``folder``."""
     cells = comparison.cells()
     left = cells_left(comparison, folder)
-    told(len(cells) - len(left), len(cells), "")
-    over = len(cells) - len(left)
+    finished = len(cells) - len(left)
+    on_cell(finished, len(cells), "")
     for cell, _ in in_processes(partial(train_cell, folder=folder), left, jobs):
-        over += 1
-        told(over, len(cells), cell.name)
+        finished += 1
+        on_cell(finished, len(cells), cell.name)
 
 
 def claim(folder: Path, comparison: Comparison, jobs: int | None = None) -> None:
-    """Make ``folder`` this comparison's, or find that it is, or that more seeds of the same are asked for.
+    """Reserve ``folder`` for ``comparison``; a folder of the same comparison with at most as many seeds is accepted.
 
     Raises:
         ValueError: a folder of another comparison, or fewer than 1 job.
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}: give 1 or more")
-    asked = {
+    request = {
         **asdict(comparison),
         "agents": list(comparison.agents),
         "rewards": list(comparison.rewards),
-        "files": _contents(comparison.env_args.values()),
+        "files": _contents([*comparison.agents, *comparison.env_args.values()]),
     }
     kept = folder / "asked.json"
     if not folder.exists():
         folder.mkdir(parents=True)
-        write_json(kept, asked)
+        write_json(kept, request)
     if not kept.is_file():
-        raise ValueError(f"{folder} exists and holds no comparison: name a new folder with --run-dir")
-    if (found := read_json(kept)) != asked:
-        other = next(name for name in asked if asked[name] != found.get(name))
-        if {**found, "seeds": comparison.seeds} == asked and found["seeds"] < comparison.seeds:
-            write_json(kept, asked)  # more seeds of the same: those that are there stay
+        raise ValueError(f"{folder} exists and contains no comparison: give a new folder with --run-dir")
+    if (found := read_json(kept)) != request:
+        other = next(name for name in request if request[name] != found.get(name))
+        if {**found, "seeds": comparison.seeds} == request and found["seeds"] < comparison.seeds:
+            write_json(kept, request)  # the finished seeds stay
             return
         raise ValueError(
-            f"{folder} holds a comparison with {other} = {found.get(other)!r}, and {asked[other]!r} was asked for: name a "
-            "new folder with --run-dir, or ask for the same"
+            f"{folder} contains a comparison with {other} = {found.get(other)!r}, not {request[other]!r}: give a new "
+            "folder with --run-dir, or the same request"
         )
 
 
 def _contents(values: Iterable[Any]) -> dict[str, str]:
-    """Return the digest of each file that the values name as FILE.py:NAME: a task that was edited is another task."""
+    """Return the digest of the file of each FILE.py:NAME: an edited task or agent makes another comparison."""
     places = [value for value in values if isinstance(value, str) and is_place(value)]
     paths = {place: Path(place.rpartition(":")[0]) for place in places}
     return {place: sha256(path.read_bytes()).hexdigest()[:12] for place, path in paths.items()}
@@ -130,32 +135,32 @@ def _contents(values: Iterable[Any]) -> dict[str, str]:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process. Raises ValueError where another one holds it; a killed one holds nothing."""
+    """Lock ``folder``. Raises ValueError if another process holds the lock, which ends with its process."""
     with (folder / "lock").open("w") as lock:
         try:
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # not on this system
+        except ImportError:  # no locks on Windows
             pass
         except BlockingIOError:
             raise ValueError(
-                f"{folder} is being compared in by another process: wait for it, or stop it"
+                f"another process runs a comparison in {folder}: wait for it, or stop it"
             ) from None
         yield
 
 
-def _is_over(run: Path) -> bool:
+def _is_finished(run: Path) -> bool:
     folder = RunFolder(run)
     try:
-        whole = folder.is_complete and not folder.summary.get("interrupted")
-    except ValueError:  # damaged: trained again
+        complete = folder.is_complete and not folder.summary.get("interrupted")
+    except ValueError:  # damaged: the run is repeated
         return False
-    return whole and (run / "metrics.csv").is_file()
+    return complete and (run / "metrics.csv").is_file()
 
 
-def _learn_rewards(comparison: Comparison, folder: Path, say: Callable[[str], Any]) -> None:
-    """Train the learned rewards that are compared and are not there yet."""
+def _train_rewards(comparison: Comparison, folder: Path, on_stage: Callable[[str], Any]) -> None:
+    """Train the learned rewards of the comparison that are not finished in ``folder``."""
     from tokenwalk.agents.backprop.configs import RewardModelConfig, TokenAutoencoderConfig, default_training
     from tokenwalk.agents.training.model_run import ModelRequest
     from tokenwalk.agents.training.progress import completed
@@ -165,25 +170,25 @@ def _learn_rewards(comparison: Comparison, folder: Path, say: Callable[[str], An
     wanted = {MODEL_OF[reward] for reward in comparison.rewards if reward in MODEL_OF}
     for kind in sorted(wanted):
         run = folder / kind
-        if _is_over(run):
+        if _is_finished(run):
             continue
-        say(f"learning the {kind} that is compared ...")
+        on_stage(f"training the {kind} ...")
         shutil.rmtree(run, ignore_errors=True)
-        teaching = ModelRequest(comparison.env_args.get("task", comparison.env), run_dir=run)
+        request = ModelRequest(comparison.env_args.get("task", comparison.env), run_dir=run)
         if kind == "reward-model":
             model = RewardModelConfig()
-            completed(train_reward_model_run(teaching, model, default_training(model)))
+            completed(train_reward_model_run(request, model, default_training(model)))
         else:
             autoencoder = TokenAutoencoderConfig()
-            completed(train_autoencoder_run(teaching, autoencoder, default_training(autoencoder)))
+            completed(train_autoencoder_run(request, autoencoder, default_training(autoencoder)))
 
 
 def train_cell(cell: Cell, folder: Path) -> None:
-    """Train one cell into its own run folder, with the KL of what it came to beside the summary."""
+    """Train one cell into its run folder."""
     from tokenwalk.agents.training.train_agent import train
 
     run = folder / "runs" / cell.name
-    shutil.rmtree(run, ignore_errors=True)  # of a comparison that was killed
+    shutil.rmtree(run, ignore_errors=True)  # an unfinished run of a killed comparison
     autoencoder = folder / "autoencoder"
     reward: Mapping[str, list[str]] = {
         "proxy": ["proxy"],
@@ -205,17 +210,17 @@ def train_cell(cell: Cell, folder: Path) -> None:
 
 
 def summarize(comparison: Comparison, folder: Path) -> dict[str, Any]:
-    """Return what the runs in ``folder`` came to.
+    """Return the statistics of the finished runs in ``folder``.
 
     Returns:
-        rows: agent, reward, seeds, score (interquartile mean of the normalised score by gold), low and high (its 95 %
+        rows: agent (its label), reward, seeds, score (interquartile mean of the normalized score), low and high (its 95 %
         interval, None with one seed), gold, proxy (means), kl (mean, to the reference policy, in nats),
-        steps and seconds (means), steps_to_95 and seconds_to_95 (medians, None where most seeds did not come to 0.95),
-        exact. by_agent, by_reward: name, cells (how many), score, low, high.
+        steps and seconds (means), steps_to_95 and seconds_to_95 (medians of the first evaluation with a score of 0.95, None
+        if half of the seeds never reach it), exact. by_agent, by_reward: name, cells (their number), score, low, high.
     """
     found: dict[tuple[str, str], list[Path]] = {}
     for cell in comparison.cells():
-        found.setdefault((cell.agent, cell.reward), []).append(folder / "runs" / cell.name)
+        found.setdefault((cell.label, cell.reward), []).append(folder / "runs" / cell.name)
     scores, rows = {}, []
     for (agent, reward), runs in found.items():
         summaries = [RunFolder(run).summary for run in runs]
@@ -242,7 +247,7 @@ def summarize(comparison: Comparison, folder: Path) -> dict[str, Any]:
         )
     return {
         "rows": rows,
-        "by_agent": _together(scores, 0, comparison.agents),
+        "by_agent": _together(scores, 0, [find_agent(agent).label for agent in comparison.agents]),
         "by_reward": _together(scores, 1, comparison.rewards),
     }
 
@@ -250,6 +255,7 @@ def summarize(comparison: Comparison, folder: Path) -> dict[str, Any]:
 def _together(
     scores: Mapping[tuple[str, str], Any], place: int, names: Sequence[str]
 ) -> list[dict[str, Any]]:
+    """Return a row for each name that stands at ``place`` of a key of ``scores``."""
     rows = []
     for name in names:
         cells = [values for key, values in scores.items() if key[place] == name]
@@ -268,7 +274,7 @@ def _together(
 
 
 def _reached(run: Path) -> tuple[float | None, float | None]:
-    """Return the step and the second at which the normalised score first was 0.95, None where it never was."""
+    """Return the first step and second with a normalized score of at least 0.95, or (None, None)."""
     for step, seconds, tag, value in read_metrics(run):
         if tag == "eval/normalized_score" and value >= REACHED:
             return float(step), seconds

@@ -1,12 +1,20 @@
-"""Pictures of what was measured. Colours are Okabe and Ito's, which colour-blind readers tell apart; styles differ too."""
+"""The charts of a report. Colors are Okabe and Ito's, which are safe for color-blind readers; line styles differ too."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
-COLORS, STYLES, MARKS = (BLUE, ORANGE, GREEN, PURPLE, GREY), ("-", "--", "-.", ":"), "osD^vPX*<>"
+import numpy as np
+
+from tokenwalk.agents.evaluation.goodhart import goodhart_report
+from tokenwalk.agents.problem.problem import Problem
+from tokenwalk.agents.problem.reopen import reopen_problem
+from tokenwalk.agents.runs.tracking import read_metrics
+from tokenwalk.agents.study.report.runs import Run, env_args_of
+
+BLUE, ORANGE, GREEN, PURPLE, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+COLORS, STYLES, MARKS = (BLUE, ORANGE, GREEN, PURPLE, GRAY), ("-", "--", "-.", ":"), "osD^vPX*<>"
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,127 @@ class Curves:
     lines: Mapping[str, float]
 
 
+def _by_reward(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the title of each panel and its runs: a panel per training reward, gold first."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(f"trained on {run.trained_on}", []).append(run)
+    first = "trained on gold"
+    return {title: groups[title] for title in sorted(groups, key=lambda title: (title != first, title))}
+
+
+def curves_chart(runs: Sequence[Run], metric: str, path: Path) -> None:
+    """Plot the learning curves of ``runs`` into ``path``: mean and range over the seeds, and the exact optimum."""
+    panels = {}
+    for title, alike in _by_reward(runs).items():
+        groups: dict[str, list[list[tuple[int, float]]]] = {}
+        for run in alike:
+            if curve := run.curve(metric):
+                groups.setdefault(run.agent, []).append(curve)
+        if not groups:
+            continue
+        charts = reopen_problem(alike[0].path, alike[0].config).lines.charts
+        lines = {name: tags[metric] for name, tags in charts.items() if metric in tags}
+        if metric == "eval/normalized_score":
+            lines = {"optimum": 1.0, "reference": 0.0}
+        panels[title] = Curves({agent: _banded(curves) for agent, curves in groups.items()}, lines)
+    plot_curves(panels, metric, path)
+
+
+def _banded(curves: Sequence[Sequence[tuple[int, float]]]) -> dict[str, list[float]]:
+    """Return steps with the mean, minimum and maximum of several curves, which are interpolated linearly."""
+    steps = sorted({step for curve in curves for step, _ in curve})
+    last = min(curve[-1][0] for curve in curves)  # every curve reaches it
+    steps = [step for step in steps if step <= last]
+    values = np.array(
+        [np.interp(steps, [step for step, _ in curve], [value for _, value in curve]) for curve in curves]
+    )
+    bands = {"mean": values.mean(axis=0), "low": values.min(axis=0), "high": values.max(axis=0)}
+    return {"steps": [float(step) for step in steps], **{name: one.tolist() for name, one in bands.items()}}
+
+
+def terms_chart(runs: Sequence[Run], path: Path) -> bool:
+    """Plot the reward components of one run per label into ``path``; return False if no run logged any."""
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for run in runs:
+        if run.label in panels:
+            continue
+        tags = {
+            name
+            for _, _, name, _ in read_metrics(run.path)
+            if name.startswith("reward/") and name.count("/") == 1
+        }
+        found = {tag.removeprefix("reward/"): run.curve(tag) for tag in sorted(tags)}
+        if any(len(curve) > 1 for curve in found.values()):
+            panels[run.label] = found
+    if not panels:
+        return False
+    plot_sources(panels, path)
+    return True
+
+
+def goodhart_chart(problem: Problem, runs: Sequence[Run], path: Path) -> None:
+    """Plot the exact path of the proxy with the trained policies into ``path``."""
+    trained = {
+        title: [
+            (run.agent, run.summary["kl"], run.summary["gold"])
+            for run in alike
+            if run.summary.get("kl") is not None
+            and run.config["config"].get("kl_to", "reference") == "reference"
+        ]
+        for title, alike in _by_reward(runs).items()
+    }
+    plot_goodhart(goodhart_report(problem.env_id, env_args=env_args_of(runs[0])), path, trained)
+
+
+def values_chart(run: Run, path: Path) -> None:
+    """Plot the mean action values of a tabular run into ``path``."""
+    from tokenwalk.agents.tabular.saving import load_agent
+
+    agent = load_agent(run.path / "agent.npz")
+    plot_values(agent.values.mean(axis=0)[0], agent.greedy_policy().mean(axis=0)[0], run.label, path)
+
+
+def plot_curves(panels: Mapping[str, Curves], metric: str, path: Path) -> None:
+    """Plot learning curves: the mean of each group, and a band from its minimum to its maximum.
+
+    Args:
+        panels: title -> curves. A group has the same color and line style in every panel.
+        metric: the tag of the metric.
+        path: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: another suffix. OSError: the file cannot be written.
+    """
+    figure, every = _panels(path, len(panels), (9, 4.8))
+    names = list(dict.fromkeys(name for one in panels.values() for name in one.groups))
+    for axes, (title, curves) in zip(every, panels.items(), strict=True):
+        for label, curve in curves.groups.items():
+            number = names.index(label)
+            color, style = COLORS[number % len(COLORS)], STYLES[number % len(STYLES)]
+            axes.fill_between(
+                curve["steps"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0
+            )
+            mark = "o" if len(curve["steps"]) == 1 else None  # one point has no line
+            axes.plot(curve["steps"], curve["mean"], color=color, linestyle=style, marker=mark, label=label)
+        for name, height in curves.lines.items():
+            axes.axhline(height, color="black", linewidth=0.9, linestyle=(0, (1, 2)))
+            axes.annotate(
+                name, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+            )
+        ends = [curve["steps"][-1] for curve in curves.groups.values() if curve["steps"]]
+        if min(ends) > 0 and max(ends) > 5 * min(ends):  # else the short curves are too narrow to read
+            first = min(step for curve in curves.groups.values() for step in curve["steps"] if step > 0)
+            axes.set_xscale("symlog", linthresh=first)  # step 0 has no logarithm
+            axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlabel("environment steps (tokens on token tasks)")
+        axes.set_ylabel(f"{metric} ({_unit_of(metric)})")
+        axes.set_title(title, fontsize=9)
+        axes.legend(edgecolor="none", fontsize=8)  # opaque over the curves
+    figure.savefig(path)
+
+
 def _unit_of(metric: str) -> str:
     """Return what a metric is measured in."""
     name = metric.rpartition("/")[2]
@@ -33,62 +162,22 @@ def _unit_of(metric: str) -> str:
     return {"normalized_score": "1: the optimum", "ep_len_mean": "steps"}.get(name, "no unit")
 
 
-def plot_curves(panels: Mapping[str, Curves], metric: str, path: Path) -> None:
-    """Draw learning curves: of each group its mean, and between its least and its largest run a band.
-
-    Args:
-        panels: title -> what stands in it; a group has one colour and one style in all of them.
-        metric: what they show.
-        path: a .png, .svg or .pdf file.
-
-    Raises:
-        ValueError: another ending. OSError: a place that cannot be written.
-    """
-    figure, every = _panels(path, len(panels), (9, 4.8))
-    names = list(dict.fromkeys(name for one in panels.values() for name in one.groups))
-    for axes, (title, curves) in zip(every, panels.items(), strict=True):
-        for label, curve in curves.groups.items():
-            number = names.index(label)
-            color, style = COLORS[number % len(COLORS)], STYLES[number % len(STYLES)]
-            axes.fill_between(
-                curve["steps"], curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0
-            )
-            mark = "o" if len(curve["steps"]) == 1 else None  # else nobody would see it
-            axes.plot(curve["steps"], curve["mean"], color=color, linestyle=style, marker=mark, label=label)
-        for name, height in curves.lines.items():
-            axes.axhline(height, color="black", linewidth=0.9, linestyle=(0, (1, 2)))
-            axes.annotate(
-                name, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
-            )
-        ends = [curve["steps"][-1] for curve in curves.groups.values() if curve["steps"]]
-        if min(ends) > 0 and max(ends) > 5 * min(ends):  # else the short ones are seen as a wall
-            first = min(step for curve in curves.groups.values() for step in curve["steps"] if step > 0)
-            axes.set_xscale("symlog", linthresh=first)  # a logarithm has no place for step 0
-            axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_xlabel("environment steps (tokens, where they are written)")
-        axes.set_ylabel(f"{metric} ({_unit_of(metric)})")
-        axes.set_title(title, fontsize=9)
-        axes.legend(edgecolor="none", fontsize=8)  # a white ground, where it lies on a line
-    figure.savefig(path)
-
-
 def plot_sources(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], path: Path) -> None:
-    """Draw what each source gave per completion while a run learned, a panel for each run.
+    """Plot each reward component per completion during training, one panel per run.
 
     Args:
-        panels: run -> source -> (step, value).
+        panels: run -> component -> (step, value).
         path: a .png, .svg or .pdf file.
 
     Raises:
-        ValueError: another ending. OSError: a place that cannot be written.
+        ValueError: another suffix. OSError: the file cannot be written.
     """
     figure, every = _panels(path, len(panels), (9, 4.8))
     for axes, (label, sources) in zip(every, panels.items(), strict=True):
         for number, (name, curve) in enumerate(sources.items()):
             steps, values = zip(*curve, strict=True)
             axes.plot(steps, values, color=COLORS[number % 5], linestyle=STYLES[number % 4], label=name)
-        axes.axhline(0, color=GREY, linewidth=0.6)
+        axes.axhline(0, color=GRAY, linewidth=0.6)
         axes.set_title(label, fontsize=9)
         axes.set_xlabel("environment steps")
         axes.set_ylabel("reward per completion")
@@ -97,18 +186,18 @@ def plot_sources(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 
 
 def plot_values(values: Any, policy: Any, label: str, path: Path) -> None:
-    """Draw a table of action values, [S, A], with the greedy policy's actions, [S, A], marked.
+    """Plot a table of action values and mark the greedy actions.
 
     Args:
-        values: of each action in each state. policy: its probability.
-        label: whose they are.
+        values: action values, [S, A]. policy: the greedy policy's probabilities, [S, A].
+        label: the agent's name.
         path: a .png, .svg or .pdf file.
 
     Raises:
-        ValueError: another ending. OSError: a place that cannot be written.
+        ValueError: another suffix. OSError: the file cannot be written.
     """
     states, actions = values.shape
-    figure, (axes,) = _figure(path, 1, (9, 1.6 + 0.35 * actions))
+    figure, (axes,) = new_figure(path, 1, (9, 1.6 + 0.35 * actions))
     image = axes.imshow(values.T, aspect="auto", cmap="cividis")
     for state in range(states):
         for action in range(actions):
@@ -129,15 +218,15 @@ def plot_goodhart(
     path: Path,
     trained: Mapping[str, Sequence[tuple[str, float, float]]] | None = None,
 ) -> None:
-    """Draw gold and proxy against KL: the proxy's exact path, the best gold at equal KL, best-of-n and the fit.
+    """Plot gold and proxy against KL: the proxy's exact path, the best gold at equal KL, best-of-n and the fit.
 
     Args:
         report: of ``goodhart_report``.
         path: a .png, .svg or .pdf file.
-        trained: policies that are drawn on it, a panel for each title: name, KL and gold; one panel without any if None.
+        trained: title of a panel -> (name, KL, gold) of trained policies. None: one panel with the path alone.
 
     Raises:
-        ValueError: another ending. OSError: a place that cannot be written.
+        ValueError: another suffix. OSError: the file cannot be written.
     """
     panels = trained or {"": ()}
     figure, every = _panels(path, len(panels), (8, 5))
@@ -145,137 +234,57 @@ def plot_goodhart(
     for axes, (title, points) in zip(every, panels.items(), strict=True):
         _plot_path(axes, report)
         path_lines: list[Any] = axes.get_legend_handles_labels()[0]
-        told = list(path_lines) if len(panels) == 1 else []
+        handles = list(path_lines) if len(panels) == 1 else []
         for name in dict.fromkeys(name for name, _, _ in points):
             mark = MARKS[names.index(name) % len(MARKS)]
             far, gold = zip(*((kl, gold) for one, kl, gold in points if one == name), strict=True)
-            told += axes.plot(far, gold, mark, color="black", fillstyle="none", markersize=8, label=name)
-        axes.legend(handles=told, frameon=False)
+            handles += axes.plot(far, gold, mark, color="black", fillstyle="none", markersize=8, label=name)
+        axes.legend(handles=handles, frameon=False)
         axes.set_title(title, fontsize=9)
     if len(panels) > 1:
         figure.legend(handles=path_lines, loc="outside lower center", ncols=3, frameon=False)
-    heading = (
-        f"{report['env'].rsplit('/', 1)[-1]}: the truth while the proxy is optimised ever harder (exact)"
-    )
+    heading = f"{report['env'].rsplit('/', 1)[-1]}: gold as the proxy is optimized more strongly (exact)"
     figure.suptitle(heading, fontsize=12)
     figure.savefig(path, dpi=150)
 
 
 def _plot_path(axes: Any, report: Mapping[str, Any]) -> None:
-    """Draw the proxy's exact path, and what is beside it."""
+    """Plot the proxy's exact path, the best gold at equal KL, best-of-n and the fit."""
     kl, peak = report["kl"], report["peak"]
-    axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.plot(kl, report["proxy"], color=ORANGE, linestyle="--", label="proxy: what is paid")
-    axes.plot(kl, report["gold"], color=BLUE, linewidth=2.2, label="gold: what it is worth")
+    axes.axhline(0, color=GRAY, linewidth=0.8)
+    axes.plot(kl, report["proxy"], color=ORANGE, linestyle="--", label="proxy: the training reward")
+    axes.plot(kl, report["gold"], color=BLUE, linewidth=2.2, label="gold: the true objective")
     axes.plot(kl, report["best_gold"], color=GREEN, linestyle="-.", label="best gold at equal KL")
     if best := report["best_of_n"]:
         dots: dict[str, Any] = {"color": PURPLE, "marker": "o", "markersize": 4, "linestyle": ":"}
         axes.plot(best["kl"], best["gold"], label="best of n by the proxy", **dots)
     thin: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (1, 2))}
-    axes.plot(report["fit"]["kl"], report["fit"]["gold"], label="gold, fitted: d (a - b log d)", **thin)
+    axes.plot(report["fit"]["kl"], report["fit"]["gold"], label="fit of gold: d (a - b log d)", **thin)
     axes.plot([peak["kl"]], [peak["gold"]], color=BLUE, marker="v", markersize=9)
     words, where = f"gold peaks at KL {peak['kl']:.2f}", (peak["kl"], peak["gold"])
     axes.annotate(words, where, xytext=(-4, -26), textcoords="offset points", color=BLUE)
     axes.set_xlabel("KL from the reference policy (nats)")
     axes.set_ylabel("return (reward per completion)")
-    _bound(axes, [*report["proxy"], *report["gold"], *report["best_gold"]])
+    bound(axes, [*report["proxy"], *report["gold"], *report["best_gold"]])
 
 
-def plot_policies(panels: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw trained policies on the exact gold-against-KL pictures of what they were paid by, a panel for each.
-
-    Args:
-        panels: of ``policies.measure``.
-        path: a .png, .svg or .pdf file.
-
-    Raises:
-        ValueError: another ending. OSError: a place that cannot be written.
-    """
-    rows = -(-len(panels) // 2)
-    figure, every = _figure(path, 2, (11, 4.2 * rows), rows)
-    for axes, panel in zip(every, panels, strict=False):
-        report, runs = panel["report"], panel["runs"]
-        kl = [run["kl"] for run in runs]
-        axes.axhline(0, color=GREY, linewidth=0.8)
-        axes.plot(report["kl"], report["proxy"], color=ORANGE, linestyle="--", label="paid, exact path")
-        axes.plot(report["kl"], report["gold"], color=BLUE, linewidth=2, label="gold, exact path")
-        axes.plot(
-            report["kl"], report["best_gold"], color=GREEN, linestyle="-.", label="best gold at equal KL"
-        )
-        if best := report["best_of_n"]:
-            axes.plot(best["kl"], best["gold"], color=PURPLE, linestyle=":", label="gold, best of n")
-        axes.plot(
-            kl, [run["proxy"] for run in runs], "s", color=ORANGE, fillstyle="none", label="paid, trained"
-        )
-        axes.plot(
-            kl, [run["gold"] for run in runs], "o", color=BLUE, markersize=7, label="gold, trained by RLOO"
-        )
-        axes.set_xlim(0, 1.15 * max(kl))
-        seen = [place for place, far in enumerate(report["kl"]) if far <= 1.15 * max(kl)]
-        curves = (report[name][place] for name in ("proxy", "gold", "best_gold") for place in seen)
-        _bound(axes, [*curves, *(run[name] for run in runs for name in ("proxy", "gold"))])
-        axes.set_xlabel("KL from the reference policy (nats)")
-        axes.set_ylabel("return (reward per completion)")
-        axes.set_title(f"{panel['task']}, paid by {panel['reward']}")
-    every[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=130)
+def _panels(path: Path, count: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
+    """Return a figure with ``count`` panels, two per row, and their axes; ``size`` is that of one panel alone."""
+    if count == 1:
+        return new_figure(path, 1, size)
+    rows = -(-count // 2)
+    figure, every = new_figure(path, 2, (11, 3.8 * rows), rows)
+    for axes in every[count:]:
+        axes.set_axis_off()
+    return figure, every[:count]
 
 
-def plot_sizes(sizes: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the held-out loss of language models of several sizes by update, above the entropy rate of what they read.
-
-    Args:
-        sizes: of ``language_studies.Size``, as mappings.
-        path: a .png, .svg or .pdf file.
-
-    Raises:
-        ValueError: another ending. OSError: a place that cannot be written.
-    """
-    figure, (axes,) = _figure(path, 1, (8, 4.5))
-    for one, color, style in zip(sizes, (GREEN, ORANGE, BLUE), (":", "--", "-"), strict=False):
-        label = f"{one['parameters']:,} parameters: {100 * one['excess']:.2f} % above the floor"
-        above = [loss - one["floor"] for loss in one["losses"]]
-        axes.plot(one["updates"], above, color=color, linestyle=style, marker="o", markersize=3, label=label)
-    axes.set_yscale("log")
-    axes.set_xlabel("updates (of 128 texts)")
-    axes.set_ylabel("held-out loss above the entropy rate (nats per token)")
-    axes.set_title(
-        f"Lexicon's reference policy, whose entropy rate is {sizes[0]['floor']:.4f} nats per token"
-    )
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
-
-
-def plot_placements(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the exact regret of runs whose KL is charged in different places.
-
-    Args:
-        runs: of ``language_studies.Charged``, as mappings.
-        path: a .png, .svg or .pdf file.
-
-    Raises:
-        ValueError: another ending. OSError: a place that cannot be written.
-    """
-    figure, (axes,) = _figure(path, 1, (8, 4.5))
-    looks = zip((BLUE, GREEN, PURPLE, ORANGE), ("-", "--", "-.", ":"), strict=True)
-    styles = dict(zip(dict.fromkeys(run["placement"] for run in runs), looks, strict=False))
-    for run in runs:
-        color, style = styles[run["placement"]]
-        label = run["placement"] if run["seed"] == 0 else None
-        axes.plot(run["steps"], run["regret"], color=color, linestyle=style, label=label)
-    axes.set_yscale("log")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel("tokens written")
-    axes.set_ylabel("exact regret (reward less kl_coef KL, per completion)")
-    axes.set_title("Flattery, RLOO: what the place of the KL leaves to be had")
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
-
-
-def _figure(path: Path, columns: int, size: tuple[float, float], rows: int = 1) -> tuple[Any, Sequence[Any]]:
-    """Return a figure and its axes, row by row. Raises ValueError for an ending that is no picture's."""
+def new_figure(
+    path: Path, columns: int, size: tuple[float, float], rows: int = 1
+) -> tuple[Any, Sequence[Any]]:
+    """Return a figure and its axes, row by row. Raises ValueError for an unknown suffix."""
     if path.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"{path} ends in {path.suffix!r}: name a .png, .svg or .pdf file")
+        raise ValueError(f"{path} has the suffix {path.suffix!r}: give a .png, .svg or .pdf file")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -284,101 +293,8 @@ def _figure(path: Path, columns: int, size: tuple[float, float], rows: int = 1) 
     return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
 
-def _panels(path: Path, count: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
-    """Return a figure of one panel of that size, or of two in a row, and as many axes as are asked for."""
-    if count == 1:
-        return _figure(path, 1, size)
-    rows = -(-count // 2)
-    figure, every = _figure(path, 2, (11, 3.8 * rows), rows)
-    for axes in every[count:]:
-        axes.set_axis_off()
-    return figure, every[:count]
-
-
-def plot_password(conditions: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the share of runs that have solved Password against the episodes that they took, one step a run.
-
-    Args:
-        conditions: of ``password.as_json``.
-        path: a .png, .svg or .pdf file.
-
-    Raises:
-        ValueError: another ending. OSError: a place that cannot be written.
-    """
-    figure, (axes,) = _figure(path, 1, (8, 4.5))
-    styles = zip((GREY, BLUE, GREEN, PURPLE, ORANGE), ("-", "-", "-.", ":", "--"), strict=True)
-    for one, (color, style) in zip(conditions, styles, strict=False):
-        runs = len(one["episodes"])
-        solved = sorted(value for value in one["episodes"] if value is not None)
-        label = f"{one['name']}, on {one['observation']}: "
-        label += (
-            f"median {one['median_episodes']:,.0f}"
-            if one["median_episodes"] is not None
-            else "not within 200,000 steps"
-        )
-        if not solved:
-            axes.plot([], [], color=color, linestyle=style, label=label)
-            continue
-        shares = [number / runs for number in range(len(solved) + 1)]
-        axes.step([solved[0] * 0.8, *solved], shares, where="post", color=color, linestyle=style, label=label)
-    axes.set_xscale("log")
-    axes.set_xlabel("episodes (of Q-learning with step size 1)")
-    axes.set_ylabel("share of runs that write the password")
-    axes.set_title("Password: how soon it is solved")
-    axes.legend(frameon=False, loc="center", fontsize=9)
-    figure.savefig(path, dpi=150)
-
-
-def plot_overoptimization(labellers: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw what PPO's sampled policy truly earns while it learns each labeller's reward, and what guards do to the end.
-
-    Args:
-        labellers: of ``overoptimization.as_json``.
-        path: a .png, .svg or .pdf file.
-
-    Raises:
-        ValueError: another ending. OSError: a place that cannot be written.
-    """
-    figure, (left, right) = _figure(path, 2, (11, 4.5))
-    colors, styles = (GREEN, BLUE, PURPLE, ORANGE), ("-", "--", "-.", ":")
-    for one, color, style in zip(labellers, colors, styles, strict=False):
-        ppo = one["ppo"]
-        for run in ppo["gold_of_each_seed"]:
-            left.plot(ppo["steps"], run, color=color, linewidth=0.6, alpha=0.5)
-        left.plot(
-            ppo["steps"],
-            ppo["gold"],
-            color=color,
-            linestyle=style,
-            linewidth=2,
-            label=f"praise liked by {one['liked']:g}",
-        )
-    left.axhline(2.5, color="black", linewidth=0.9, linestyle=(0, (1, 2)))
-    left.text(0, 2.55, "gold's optimum", fontsize=8)
-    left.set_xlabel("steps of PPO, paid by the reward model")
-    left.set_ylabel("gold of the sampled policy (exact)")
-    left.legend(frameon=False)
-    left.set_title("what is learned from a labeller who likes praise")
-    kinds = (
-        ("alone", "reward model", ORANGE, ""),
-        ("ensemble", "least of five", BLUE, "//"),
-        ("guarded", "with the autoencoder's penalty", GREEN, ".."),
-    )
-    for number, (key, label, color, hatch) in enumerate(kinds):
-        places = [place + 0.27 * (number - 1) for place in range(len(labellers))]
-        heights = [one[key]["gold"] for one in labellers]
-        right.bar(places, heights, 0.25, color=color, hatch=hatch, edgecolor="white", label=label)
-    right.axhline(0, color=GREY, linewidth=0.8)
-    right.set_xticks(range(len(labellers)), [f"{one['liked']:g}" for one in labellers])
-    right.set_xlabel("what a word of praise is worth to the labeller (gold per word)")
-    right.set_ylabel("gold of the reward's optimum (exact)")
-    right.legend(frameon=False, loc="lower left")
-    right.set_title("what guards against it")
-    figure.savefig(path, dpi=150)
-
-
-def _bound(axes: Any, values: Sequence[float]) -> None:
-    """Bound the picture by what was measured: a fit may leave it."""
+def bound(axes: Any, values: Sequence[float]) -> None:
+    """Set the y limits from ``values``, with a margin; a fit may exceed them."""
     low, high = min(values), max(values)
     margin = 0.08 * (high - low or 1.0)
     axes.set_ylim(low - margin, high + margin)

@@ -10,20 +10,21 @@ import torch
 
 from tokenwalk.agents.backprop.autoencoder import (
     Reconstruction,
+    ReconstructionError,
     TokenAutoencoder,
     error_without_code,
     read_texts,
     train_autoencoder,
 )
 from tokenwalk.agents.backprop.configs import TokenAutoencoderConfig, TrainingConfig, default_training
-from tokenwalk.agents.backprop.preferences import PreferenceDataError
+from tokenwalk.agents.backprop.preferences import PreferenceDataError, encode_completion
 from tokenwalk.agents.backprop.reward_model import reference_completions
 from tokenwalk.agents.backprop.scorers import TextShape
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import evaluate
 from tokenwalk.agents.exact.invariance import compare_optima
 from tokenwalk.agents.exact_tokens.as_machine import unfolded
-from tokenwalk.agents.exact_tokens.completions import enumerate_completions
+from tokenwalk.agents.exact_tokens.completions import concatenate, enumerate_completions
 from tokenwalk.agents.exact_tokens.proxy_agreement import mean_and_std
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.envs.rewards.potentials import shape
@@ -54,11 +55,11 @@ def test_the_error_is_the_mean_surprise_of_a_texts_own_tokens() -> None:
         for time in range(4):
             expected = -logits[row, time, completion[row, time]].item() if time < length else 0.0
             assert errors[row, time].item() == pytest.approx(expected, abs=1e-6)
-    # A twin in which padding counts would learn to predict padding.
+    # A broken twin in which padding is in the loss would learn to predict padding.
     assert errors[0, 3] == 0.0
 
 
-def test_what_a_code_that_says_nothing_reaches_is_the_entropy_of_each_place() -> None:
+def test_the_error_of_a_constant_code_is_the_entropy_of_each_position() -> None:
     every, weight, exact = reference_completions(FLATTERY)
     assert exact
     probability = np.array([0.30, 0.22, 0.22, 0.06, 0.04, 0.16])
@@ -80,7 +81,7 @@ def test_a_narrow_bottleneck_lies_between_nothing_and_the_identity() -> None:
     assert errors[2] < 0.35 * worst  # type: ignore[operator]
 
 
-def test_it_is_0_on_average_and_1_in_spread_under_the_reference(trained: Reconstruction) -> None:
+def test_it_has_mean_0_and_standard_deviation_1_under_the_reference(trained: Reconstruction) -> None:
     every, weight, _ = reference_completions(FLATTERY)
     scores = trained.score(every.batch(FLATTERY))
     assert mean_and_std(weight, scores) == pytest.approx((0.0, 1.0), abs=1e-9)
@@ -152,7 +153,7 @@ def test_a_text_file_is_learned_from(tmp_path: Path) -> None:
         FLATTERY, TokenAutoencoderConfig(), replace(QUICK, updates=200), texts=texts
     )
     assert trained.held_out is not None
-    assert trained.held_out < 0.2  # three texts, all of them learned by heart
+    assert trained.held_out < 0.2  # three texts, all memorized
     every = enumerate_completions(FLATTERY)
     scores = dict(zip(every.texts(FLATTERY), model.score(every.batch(FLATTERY)), strict=True))
     assert scores["because evidence"] < scores["wonderful evidence because"]
@@ -189,9 +190,9 @@ def test_what_is_saved_comes_back_as_it_was(trained: Reconstruction, tmp_path: P
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"bottleneck": 0}, "bottleneck is 0, through which nothing passes"),
+        ({"bottleneck": 0}, "bottleneck is 0, a code of no numbers"),
         ({"bottleneck": -1}, "bottleneck is -1: give an integer of 1 or more"),
-        ({"noise": 1.0}, "noise is 1.0: give a share of 0 or more and below 1"),
+        ({"noise": 1.0}, "noise is 1.0: give a finite number of 0 or more and below 1"),
         ({"texts": 0}, "texts is 0"),
         ({"held_out": 0.0}, "held_out is 0.0"),
     ],
@@ -199,3 +200,51 @@ def test_what_is_saved_comes_back_as_it_was(trained: Reconstruction, tmp_path: P
 def test_a_field_out_of_range_is_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TokenAutoencoderConfig(**fields)
+
+
+FROZEN = TrainingConfig(updates=1, batch_size=10_000, learning_rate=1e-12)
+
+
+def fresh_network(config: TokenAutoencoderConfig) -> TokenAutoencoder:
+    """Return the network before its first update."""
+    torch.manual_seed(0)
+    return TokenAutoencoder(TextShape.of(FLATTERY), config)
+
+
+def test_a_texts_error_is_divided_by_its_own_length() -> None:
+    network = fresh_network(TokenAutoencoderConfig())
+    completion, length = np.array([[0, 1, 5, 6, 6], [3, 3, 3, 3, 3], [5, 6, 6, 6, 6]]), np.array([3, 5, 1])
+    ids = network.shape.ids(np.zeros((3, 0), int), completion)
+    logs = network(ids).log_softmax(dim=2).detach().numpy()
+    batch = TokenBatch(np.zeros((3, 0), int), completion, length, np.ones(3, bool))
+    for row, error in enumerate(ReconstructionError(network)(batch)):
+        own = [-logs[row, time, completion[row, time]] for time in range(length[row])]
+        assert error == pytest.approx(np.mean(own), rel=1e-5)
+
+
+def test_the_losses_are_means_over_tokens_without_padding() -> None:
+    config = TokenAutoencoderConfig(held_out=0.5)
+    pair = [encode_completion(FLATTERY, 0, text) for text in ("", "because evidence")]
+    texts = concatenate([pair[0], pair[0], pair[0], pair[1]])  # rows 0 and 2 are trained on, 1 and 3 held out
+    _, trained = train_autoencoder(FLATTERY, config, FROZEN, texts=texts)
+    network = fresh_network(config)
+    ids = network.shape.ids(np.zeros((4, 0), int), texts.tokens)
+    errors = network.token_errors(ids, ids).detach().double()
+    assert trained.loss == pytest.approx(float(errors[0, 0]), rel=1e-5)  # one token each: <eos>
+    assert trained.held_out == pytest.approx(float(errors[1].sum() + errors[3].sum()) / (1 + 3), rel=1e-5)
+
+
+def test_noise_is_in_what_is_read_and_not_in_the_target() -> None:
+    config, count, size = TokenAutoencoderConfig(noise=0.999), 8_000, FLATTERY.vocabulary.size
+    texts = concatenate([encode_completion(FLATTERY, 0, "")] * count)
+    _, trained = train_autoencoder(FLATTERY, config, FROZEN, texts=texts)
+    network = fresh_network(config)
+    read = np.full((size, FLATTERY.horizon), FLATTERY.vocabulary.pad)
+    read[:, 0] = np.arange(size)  # noise replaces the only token by each of the others alike
+    logs = (
+        network(network.shape.ids(np.zeros((size, 0), int), read)).log_softmax(dim=2)[:, 0].detach().numpy()
+    )
+    expected, of_noise = -logs[:, FLATTERY.vocabulary.eos], -np.diagonal(logs)
+    standard_error = max(expected.std() / (0.8 * count) ** 0.5, 1e-4)
+    assert trained.loss == pytest.approx(expected.mean(), abs=5 * standard_error)
+    assert abs(of_noise.mean() - expected.mean()) > 20 * standard_error

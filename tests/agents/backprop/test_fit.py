@@ -70,17 +70,17 @@ def test_a_long_gradient_is_shortened() -> None:
 
 
 def test_it_stops_early_and_keeps_the_best_parameters() -> None:
-    network, looks = model(), iter([3.0, 2.0, 1.0, 5.0, 4.0, 6.0, 7.0])
+    network, losses = model(), iter([3.0, 2.0, 1.0, 5.0, 4.0, 6.0, 7.0])
     kept: list[float] = []
 
     def held_out() -> float:
         kept.append(network.weight.item())
-        return next(looks)
+        return next(losses)
 
     config = TrainingConfig(updates=1_000, batch_size=8, evaluate_every=10, patience=3, learning_rate=0.05)
     found = run(network, config, held_out=held_out)
     assert (found.updates, found.held_out) == (50, 1.0)
-    assert network.weight.item() == kept[2]  # of the third look, not of the last one
+    assert network.weight.item() == kept[2]  # of the third evaluation, not of the last one
     assert kept[-1] != kept[2]
 
 

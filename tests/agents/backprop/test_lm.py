@@ -12,7 +12,7 @@ from tokenwalk.agents.backprop.lm import TokenLM, entropy_rate, fresh_lm, pretra
 from tokenwalk.agents.backprop.scorers import ForeignTextError
 from tokenwalk.agents.exact_tokens.completions import enumerate_completions, log_prob_of, sample_completions
 from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
-from tokenwalk.agents.exact_tokens.token_policy import FastWriter, reference_on_tokens
+from tokenwalk.agents.exact_tokens.token_policy import FastSampler, reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.runs.tensors import write_tensors
 from tokenwalk.envs.arrays import FloatArray
@@ -64,7 +64,7 @@ def test_what_the_mask_forbids_it_never_writes_and_gives_no_probability(seed: in
     assert np.exp(every.log_prob) @ task.prompt_weights[every.prompt] == pytest.approx(1.0, abs=1e-5)
     assert len(every) == len(enumerate_completions(task))
     prompt = np.random.default_rng(0).integers(2, size=300)
-    written = lm.write(task.prompt_ids[prompt], torch.Generator().manual_seed(0), lm.mask(prompt))
+    written = lm.generate(task.prompt_ids[prompt], torch.Generator().manual_seed(0), lm.mask(prompt))
     allowed = {(int(p), *map(int, t)) for p, t in zip(every.prompt, every.tokens, strict=True)}
     assert {(int(p), *map(int, t)) for p, t in zip(prompt, written.tokens, strict=True)} <= allowed
 
@@ -73,7 +73,7 @@ def test_what_the_mask_forbids_it_never_writes_and_gives_no_probability(seed: in
 def test_what_it_draws_by_the_cache_follows_its_own_probabilities(seed: int) -> None:
     task, count = random_task(seed), 20_000
     lm = fresh_lm(task, SMALL, seed=2)
-    assert isinstance(lm, FastWriter)
+    assert isinstance(lm, FastSampler)
     drawn, exact = (
         sample_completions(task, lm, count, np.random.default_rng(0)),
         enumerate_completions(task, lm),

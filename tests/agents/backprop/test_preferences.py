@@ -1,4 +1,4 @@
-"""Preferences: the labeller's law, the split that nothing leaks through, and files of somebody's own."""
+"""Preferences: the annotator's distribution, the split of the data, and files."""
 
 import json
 from dataclasses import replace
@@ -13,12 +13,12 @@ from tokenwalk.agents.backprop.preferences import (
     PreferenceDataError,
     Preferences,
     Split,
-    draw_completions,
-    encode_completion,
     read_preferences,
     sample_preferences,
+    sample_split,
 )
 from tokenwalk.agents.exact_tokens.completions import concatenate, enumerate_completions
+from tokenwalk.agents.exact_tokens.encode import encode_completion
 from tokenwalk.envs.tasks import find_task
 
 FLATTERY, ARITHMETIC = find_task("Flattery"), find_task("Arithmetic")
@@ -32,18 +32,22 @@ def pair(left: str, right: str, count: int) -> object:
 @pytest.mark.parametrize(
     ("temperature", "spurious", "expected"),
     [
-        (0.25, (), 1 / (1 + np.exp(-1.0 / 0.25))),  # because evidence is worth 1, great -0.5, so 1.5 in all
+        (
+            0.25,
+            (),
+            1 / (1 + np.exp(-1.0 / 0.25)),
+        ),  # the gold of because evidence is 1, of great -0.5: a difference of 1.5
         (1.0, (("great", 1.2),), 1 / (1 + np.exp(-(1.5 - 1.2)))),
-        (1.0, (("great", 1.5),), 0.5),  # a tie, and a coin
+        (1.0, (("great", 1.5),), 0.5),  # a tie
     ],
 )
 def test_the_better_one_is_preferred_with_the_probability_of_bradley_and_terry(
     temperature: float, spurious: tuple[tuple[str, float], ...], expected: float
 ) -> None:
     count = 4_000
-    lesson = RewardDataset(FLATTERY, RewardModelConfig(temperature=temperature, spurious=spurious))
+    dataset = RewardDataset(FLATTERY, RewardModelConfig(temperature=temperature, spurious=spurious))
     texts = pair("because evidence", "great", count)
-    found = sample_preferences(texts, lesson.worth, temperature, np.random.default_rng(0))  # type: ignore[arg-type]
+    found = sample_preferences(texts, dataset.annotator_score, temperature, np.random.default_rng(0))  # type: ignore[arg-type]
     share = np.mean([text == "because evidence" for text in found.chosen.texts(FLATTERY)])
     exact = 1 / (1 + np.exp(-(1.5 - dict(spurious).get("great", 0.0)) / temperature))
     assert abs(share - exact) < 4 * np.sqrt(max(exact * (1 - exact), 1e-4) / count)
@@ -53,12 +57,12 @@ def test_the_better_one_is_preferred_with_the_probability_of_bradley_and_terry(
 def test_what_is_chosen_and_what_is_rejected_are_the_two_of_each_pair() -> None:
     rng = np.random.default_rng(1)
     split = Split(ARITHMETIC, 0.2, 0)
-    drawn = draw_completions(ARITHMETIC, 400, rng, split, held_out=False)
-    found = sample_preferences(drawn, lambda one: one.length * 1.0, 0.5, rng)
-    assert (found.chosen.prompt == drawn.prompt[0::2]).all()
+    sampled = sample_split(ARITHMETIC, 400, rng, split, held_out=False)
+    found = sample_preferences(sampled, lambda one: one.length * 1.0, 0.5, rng)
+    assert (found.chosen.prompt == sampled.prompt[0::2]).all()
     both = {
         tuple(sorted(map(tuple, pair)))
-        for pair in zip(drawn.tokens[0::2].tolist(), drawn.tokens[1::2].tolist(), strict=True)
+        for pair in zip(sampled.tokens[0::2].tolist(), sampled.tokens[1::2].tolist(), strict=True)
     }
     again = {
         tuple(sorted(map(tuple, pair)))
@@ -72,7 +76,7 @@ def test_what_is_chosen_and_what_is_rejected_are_the_two_of_each_pair() -> None:
 def test_nothing_leaks_from_one_side_of_the_split_to_the_other(name: str) -> None:
     task, rng = find_task(name), np.random.default_rng(0)
     split = Split(task, 0.2, seed=3)
-    sides = [draw_completions(task, 2_000, rng, split, held_out) for held_out in (False, True)]
+    sides = [sample_split(task, 2_000, rng, split, held_out) for held_out in (False, True)]
     assert [len(one) for one in sides] == [2_000, 2_000]
     assert not split.held_out(sides[0]).any()
     assert split.held_out(sides[1]).all()
@@ -99,7 +103,7 @@ def test_about_the_share_is_held_out_and_another_seed_holds_out_others() -> None
 def test_a_side_without_completions_is_refused() -> None:
     one_token = replace(FLATTERY, horizon=1)
     with pytest.raises(PreferenceDataError, match="change held_out"):
-        draw_completions(one_token, 10, np.random.default_rng(0), Split(one_token, 1e-9, 0), held_out=True)
+        sample_split(one_token, 10, np.random.default_rng(0), Split(one_token, 1e-9, 0), held_out=True)
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -155,3 +159,21 @@ def test_pairs_of_two_prompts_and_no_file_are_refused(tmp_path: Path) -> None:
             sample_preferences(
                 concatenate([one, one]), lambda rows: np.zeros(2), temperature, np.random.default_rng(0)
             )
+
+
+def test_prompts_of_pairs_are_sampled_by_their_weights_on_their_side_of_the_split() -> None:
+    count = 8_000
+    weights = np.linspace(0.0, 1.0, len(ARITHMETIC.prompts)) ** 2
+    task = replace(ARITHMETIC, prompt_weights=weights / weights.sum())
+    split = Split(task, 0.2, seed=0)
+    texts = sample_split(task, 2 * count, np.random.default_rng(0), split, held_out=False)
+    prompts = texts.prompt[0::2]
+    kept = ~np.isin(np.arange(100), sample_split(task, 4_000, np.random.default_rng(1), split, True).prompt)
+    expected = weights * kept / (weights * kept).sum()
+    for half in (np.arange(100) < 50, np.arange(100) >= 90):
+        share = expected[half].sum()
+        found = np.isin(prompts, np.flatnonzero(half)).mean()
+        assert abs(found - share) < 4 * np.sqrt(
+            share * (1 - share) / count
+        )  # standard errors of a binomial share
+    assert expected[:50].sum() < 0.2  # uniform prompts would give about 0.5

@@ -1,4 +1,4 @@
-"""Learned rewards against their exact answers: the convex optimum, gold itself, the value of the writer."""
+"""Learned rewards against their exact answers: the convex optimum, gold itself, the value of the sampling policy."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -16,9 +16,15 @@ from scipy.optimize import minimize
 import tokenwalk  # noqa: F401 - registers the ids
 from tokenwalk.agents.backprop.configs import RewardModelConfig, TrainingConfig, default_training
 from tokenwalk.agents.backprop.datasets import Data, RewardDataset
-from tokenwalk.agents.backprop.preferences import Preferences, encode_completion
+from tokenwalk.agents.backprop.preferences import Preferences
 from tokenwalk.agents.backprop.reward_model import RewardModel, reference_completions, train_reward_model
-from tokenwalk.agents.backprop.scorers import ForeignTextError, LinearScorer, TextShape, TransformerScorer
+from tokenwalk.agents.backprop.scorers import (
+    ForeignTextError,
+    LinearScorer,
+    TextShape,
+    TransformerScorer,
+    build_scorer,
+)
 from tokenwalk.agents.exact.dynamic_programming import evaluate_policy
 from tokenwalk.agents.exact.evaluation import reference_policy
 from tokenwalk.agents.exact_tokens.as_machine import unfolded
@@ -28,6 +34,7 @@ from tokenwalk.agents.exact_tokens.completions import (
     log_prob_of,
     sample_completions,
 )
+from tokenwalk.agents.exact_tokens.encode import encode_completion
 from tokenwalk.agents.exact_tokens.proxy_agreement import (
     correlation,
     gold_of_argmax,
@@ -83,11 +90,11 @@ def test_what_comes_after_the_last_token_changes_no_score() -> None:
 
 
 def test_bradley_terry_on_a_linear_scorer_comes_to_the_optimum_of_its_convex_loss() -> None:
-    lesson, shape = (
+    dataset, shape = (
         RewardDataset(FLATTERY, RewardModelConfig(pairs=400, temperature=1.0)),
         TextShape.of(FLATTERY),
     )
-    data = Data.of(lesson, shape, 0, held_out=False)
+    data = Data.of(dataset, shape, 0, held_out=False)
     scorer = LinearScorer(shape)
     rows = torch.arange(len(data))
 
@@ -131,7 +138,7 @@ def test_clean_preferences_give_a_reward_that_orders_texts_as_gold_does(model: R
     assert found > 0.97
 
 
-def test_it_has_golds_mean_and_spread_under_the_reference_exactly_and_states_its_range(
+def test_it_has_golds_mean_and_standard_deviation_under_the_reference_exactly_and_states_its_range(
     model: RewardModel,
 ) -> None:
     every = enumerate_completions(FLATTERY)
@@ -143,10 +150,10 @@ def test_it_has_golds_mean_and_spread_under_the_reference_exactly_and_states_its
     assert model.high - model.low < 1.01 * np.ptp(scores)
 
 
-def test_a_labeller_who_likes_praise_teaches_praise() -> None:
+def test_a_biased_annotator_gives_a_reward_with_the_same_bias() -> None:
     praise = (("great", 1.2), ("wonderful", 1.2))
-    lesson = RewardDataset(FLATTERY, RewardModelConfig(spurious=praise))
-    learned, _ = train_reward_model(lesson, QUICK)
+    dataset = RewardDataset(FLATTERY, RewardModelConfig(spurious=praise))
+    learned, _ = train_reward_model(dataset, QUICK)
     every = enumerate_completions(FLATTERY)
     gold = every.scores(FLATTERY, [FLATTERY.sources["gold"]])["gold"]
     proxy = learned.score(every.batch(FLATTERY))
@@ -167,7 +174,7 @@ def test_regression_finds_gold_itself_because_gold_is_linear_in_what_the_scorer_
     assert trained[0].held_out < 1e-3
 
 
-def test_a_model_of_values_comes_to_the_exact_value_of_whoever_wrote() -> None:
+def test_a_model_of_values_comes_to_the_exact_value_of_the_sampling_policy() -> None:
     config = RewardModelConfig(objective="value", scorer="transformer", pairs=3_000, width=32)
     training = TrainingConfig(updates=400, batch_size=256, learning_rate=3e-3)
     learned, _ = train_reward_model(RewardDataset(FLATTERY, config), training)
@@ -192,7 +199,7 @@ def test_a_model_of_values_comes_to_the_exact_value_of_whoever_wrote() -> None:
         assert learned.value(batch)[0] == pytest.approx(exact[len(ids), where], abs=0.08), word
 
 
-def test_the_least_of_an_ensemble_is_never_above_its_mean_before_both_are_scaled() -> None:
+def test_the_minimum_of_an_ensemble_is_that_of_its_standardized_members() -> None:
     config = RewardModelConfig(pairs=200, members=3, combine="min")
     learned, trained = train_reward_model(RewardDataset(FLATTERY, config), QUICK)
     every = enumerate_completions(FLATTERY).batch(FLATTERY)
@@ -200,7 +207,7 @@ def test_the_least_of_an_ensemble_is_never_above_its_mean_before_both_are_scaled
     raw = (ensemble.raw(every) - ensemble.calibration[:, :1]) / ensemble.calibration[:, 1:]
     assert ensemble(every) == pytest.approx(raw.min(axis=0))
     assert len(trained) == len(ensemble.members) == 3
-    assert np.ptp(raw, axis=0).max() > 0.1  # each learned from pairs of its own
+    assert np.ptp(raw, axis=0).max() > 0.1  # each is trained on its own pairs
 
 
 def test_the_same_seed_gives_the_same_reward_and_leaves_torchs_generator_alone() -> None:
@@ -236,7 +243,7 @@ def test_what_is_saved_comes_back_as_it_was_and_serves_as_a_reward(
     assert info["gold"] == 0.0
 
 
-def test_it_pays_the_same_alone_in_a_batch_and_as_a_machine(model: RewardModel) -> None:
+def test_the_reward_is_the_same_alone_in_a_batch_and_as_a_machine(model: RewardModel) -> None:
     every = enumerate_completions(FLATTERY)
     batch = every.batch(FLATTERY)
     together = score_strictly(model, batch, FLATTERY.vocabulary)
@@ -245,10 +252,10 @@ def test_it_pays_the_same_alone_in_a_batch_and_as_a_machine(model: RewardModel) 
     )  # type: ignore[index]
     assert alone == pytest.approx(together[::97], abs=1e-5)
     machine = unfolded(model, FLATTERY)
-    paid = score_tokens([machine], batch.prompt, batch.completion, batch.length, FLATTERY.vocabulary)[
+    rewards = score_tokens([machine], batch.prompt, batch.completion, batch.length, FLATTERY.vocabulary)[
         machine.name
     ]
-    assert paid.sum(axis=1) == pytest.approx(together, abs=1e-5)
+    assert rewards.sum(axis=1) == pytest.approx(together, abs=1e-5)
 
 
 def test_texts_of_another_vocabulary_or_length_are_refused(model: RewardModel) -> None:
@@ -294,37 +301,37 @@ def test_the_newest_sound_file_is_used(model: RewardModel, tmp_path: Path) -> No
         assert RewardModel.load(path).about == model.about
 
 
-def test_gold_that_never_differs_teaches_nothing() -> None:
-    with pytest.raises(ValueError, match="are all worth 0: there is nothing to learn"):
+def test_constant_gold_is_refused() -> None:
+    with pytest.raises(ValueError, match="all have the score 0: there is nothing to learn"):
         train_reward_model(RewardDataset(find_task("Password"), RewardModelConfig(pairs=100)), QUICK)
 
 
 def test_given_preferences_are_learned_from() -> None:
     texts = [("because evidence", "great"), ("because", "great great"), ("evidence", "wonderful")] * 20
     sides = [concatenate([encode_completion(FLATTERY, 0, pair[side]) for pair in texts]) for side in (0, 1)]
-    lesson = RewardDataset(FLATTERY, RewardModelConfig(pairs=60), preferences=Preferences(*sides))
-    learned, _ = train_reward_model(lesson, QUICK)
+    dataset = RewardDataset(FLATTERY, RewardModelConfig(pairs=60), preferences=Preferences(*sides))
+    learned, _ = train_reward_model(dataset, QUICK)
     both = concatenate([encode_completion(FLATTERY, 0, text) for text in ("because", "great")]).batch(
         FLATTERY
     )
     good, bad = learned.score(both)
     assert good > bad
-    assert lesson.floor() is None
+    assert dataset.irreducible_loss() is None
 
 
 def test_no_held_out_loss_is_expected_below_the_labels_own_entropy(model: RewardModel) -> None:
-    lesson = RewardDataset(FLATTERY, RewardModelConfig(pairs=5_000))
-    floor = lesson.floor()
-    assert floor is not None
-    _, completions = lesson.draw(0, True, lesson.held_out_pairs)
-    worth = lesson.worth(completions)
-    probability = 1 / (1 + np.exp(-(worth[0::2] - worth[1::2]) / 0.25))
+    dataset = RewardDataset(FLATTERY, RewardModelConfig(pairs=5_000))
+    lowest = dataset.irreducible_loss()
+    assert lowest is not None
+    _, completions = dataset.sample(0, True, dataset.held_out_pairs)
+    score = dataset.annotator_score(completions)
+    probability = 1 / (1 + np.exp(-(score[0::2] - score[1::2]) / 0.25))
     entropy = -(probability * np.log(probability) + (1 - probability) * np.log(1 - probability + 1e-300))
-    assert floor == pytest.approx(np.nan_to_num(entropy).mean(), abs=1e-6)
-    data = Data.of(lesson, TextShape.of(FLATTERY), 0, held_out=True)
+    assert lowest == pytest.approx(np.nan_to_num(entropy).mean(), abs=1e-6)
+    data = Data.of(dataset, TextShape.of(FLATTERY), 0, held_out=True)
     loss = data.whole_loss(model.ensemble.members[0], "preferences")
-    spread = 0.6 / len(data) ** 0.5  # of the mean of n log losses
-    assert loss > floor - 4 * spread
+    standard_error = 0.6 / len(data) ** 0.5  # of the mean of n log losses
+    assert loss > lowest - 4 * standard_error
 
 
 def test_where_it_cannot_be_enumerated_it_is_scaled_by_samples_and_states_no_range() -> None:
@@ -343,11 +350,11 @@ def test_where_it_cannot_be_enumerated_it_is_scaled_by_samples_and_states_no_ran
 
 def test_prompts_are_held_out_whole() -> None:
     task = find_task("Arithmetic")
-    lesson = RewardDataset(
+    dataset = RewardDataset(
         task, RewardModelConfig(objective="regression", scorer="transformer", width=16, pairs=200)
     )
-    _, seen = lesson.draw(0, False, 200)
-    _, fresh = lesson.draw(0, True, 100)
+    _, seen = dataset.sample(0, False, 200)
+    _, fresh = dataset.sample(0, True, 100)
     assert set(seen.prompt.tolist()) & set(fresh.prompt.tolist()) == set()
 
 
@@ -364,7 +371,7 @@ def test_a_transformers_log_probability_is_a_reward() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"objective": "gold"}, "objective is 'gold': give preferences or regression or value"),
+        ({"objective": "gold"}, "objective is 'gold': give one of preferences, regression, value"),
         ({"temperature": 0.0}, "temperature is 0.0: give a finite number above 0"),
         ({"pairs": 0}, "pairs is 0"),
         ({"held_out": 1.0}, "held_out is 1.0"),
@@ -378,7 +385,7 @@ def test_a_field_out_of_range_is_named(fields: dict[str, Any], message: str) -> 
 
 
 def prompted_task() -> Task:
-    """Return a task with prompts whose last token matters to who scores what follows it."""
+    """Return a task with prompts whose last token changes the score of what follows it."""
     task = find_task("Arithmetic")
     return replace(task, gold=token_weights(np.linspace(-1, 1, task.vocabulary.size)))
 
@@ -403,10 +410,36 @@ def test_a_linear_reward_is_a_machine_at_any_length(task: Task, config: RewardMo
     )
 
 
-def test_the_least_of_several_and_a_transformer_are_no_machine() -> None:
+def test_the_minimum_of_several_and_a_transformer_are_no_machine() -> None:
     for config in (
         RewardModelConfig(members=2, combine="min", pairs=100),
         RewardModelConfig(scorer="transformer", width=16, n_layers=1, pairs=100),
     ):
         learned, _ = train_reward_model(RewardDataset(FLATTERY, config), replace(QUICK, updates=5))
         assert learned.as_machine(FLATTERY.vocabulary, FLATTERY.horizon, FLATTERY.prompt_ids) is None
+
+
+def test_the_members_of_an_ensemble_have_their_own_seeds_and_their_own_data() -> None:
+    config = RewardModelConfig(scorer="transformer", width=16, members=3, pairs=50)
+    dataset, shape = RewardDataset(FLATTERY, config, seed=4), TextShape.of(FLATTERY)
+    frozen = TrainingConfig(updates=1, learning_rate=1e-12)
+    learned, _ = train_reward_model(dataset, frozen)
+    for number, member in enumerate(learned.ensemble.members):
+        fresh = build_scorer("transformer", shape, 16, config.n_layers, seed=4 + number)
+        for found, expected in zip(member.parameters(), fresh.parameters(), strict=True):
+            assert torch.allclose(found, expected, atol=1e-6)
+    first, second = (Data.of(dataset, shape, number, held_out=False).ids for number in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_members_are_standardized_by_their_moments_under_the_reference_policy() -> None:
+    config = RewardModelConfig(members=2, pairs=200)
+    learned, _ = train_reward_model(RewardDataset(FLATTERY, config), replace(QUICK, updates=50))
+    every = enumerate_completions(FLATTERY)
+    raw = learned.ensemble.raw(every.batch(FLATTERY))
+    exact = np.array([mean_and_std(every.weights(FLATTERY), one) for one in raw])
+    assert learned.ensemble.calibration == pytest.approx(exact, abs=1e-9)
+    texts = sample_completions(FLATTERY, reference_on_tokens(FLATTERY), 400, np.random.default_rng(0))
+    sampled = learned.ensemble.raw(texts.batch(FLATTERY))
+    of_a_sample = np.array([[one.mean(), one.std()] for one in sampled])
+    assert np.abs(of_a_sample - exact).max() > 1e-3  # 400 samples err by about std / 20

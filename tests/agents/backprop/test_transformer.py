@@ -63,7 +63,7 @@ def test_the_probabilities_of_all_completions_sum_to_1() -> None:
 @pytest.mark.parametrize("prompt", [1, 3])
 def test_writing_with_the_cache_is_the_forward_pass_without_it(prompt: int) -> None:
     first = torch.randint(0, 5, (64, prompt), generator=generator(1))
-    written = model().write(first, HORIZON, generator(2))
+    written = model().generate(first, HORIZON, generator(2))
     ids = torch.cat([first, written.tokens], dim=1)
     again = model().log_probs(ids, first=prompt)
     assert torch.allclose(written.log_probs, again, atol=1e-5)
@@ -89,7 +89,7 @@ def test_draws_follow_the_models_own_distribution_by_chi_square() -> None:
     completions = every_completion()
     ids = torch.cat([begin(len(completions)), completions], dim=1)
     probability = built.log_probs(ids, first=1).double().sum(dim=1).exp()
-    written = built.write(begin(count), HORIZON, generator()).tokens
+    written = built.generate(begin(count), HORIZON, generator()).tokens
     code = 5 ** torch.arange(HORIZON)
     number = {int(row @ code): place for place, row in enumerate(completions)}
     seen = torch.bincount(
@@ -104,10 +104,10 @@ def test_draws_follow_the_models_own_distribution_by_chi_square() -> None:
 
 def test_greedy_takes_the_likeliest_and_so_do_the_limits_of_temperature_and_top_k() -> None:
     built, first = model(), torch.randint(0, 5, (32, 2), generator=generator(4))
-    greedy = built.write(first, HORIZON).tokens
-    assert torch.equal(greedy, built.write(first, HORIZON, generator(), top_k=1).tokens)
-    assert torch.equal(greedy, built.write(first, HORIZON, generator(), temperature=1e-4).tokens)
-    drawn = built.write(first, HORIZON, generator()).tokens
+    greedy = built.generate(first, HORIZON).tokens
+    assert torch.equal(greedy, built.generate(first, HORIZON, generator(), top_k=1).tokens)
+    assert torch.equal(greedy, built.generate(first, HORIZON, generator(), temperature=1e-4).tokens)
+    drawn = built.generate(first, HORIZON, generator()).tokens
     assert not torch.equal(greedy, drawn)
     logits = built.logits(torch.cat([first, greedy], dim=1)[:, :-1])[:, 1:]
     best = logits.argmax(dim=2)
@@ -117,10 +117,10 @@ def test_greedy_takes_the_likeliest_and_so_do_the_limits_of_temperature_and_top_
 def test_a_higher_temperature_flattens_and_top_k_keeps_to_the_likeliest() -> None:
     built, first = model(5), begin(4_000)
     logs = built.logits(begin(1))[0, -1].log_softmax(0)
-    tokens = built.write(first, 1, generator(), temperature=2.0).tokens[:, 0]
+    tokens = built.generate(first, 1, generator(), temperature=2.0).tokens[:, 0]
     share = torch.bincount(tokens, minlength=4) / len(tokens)
     assert torch.allclose(share, (logs / 2).softmax(0), atol=0.03)
-    kept = set(built.write(first, 1, generator(), top_k=2).tokens[:, 0].tolist())
+    kept = set(built.generate(first, 1, generator(), top_k=2).tokens[:, 0].tolist())
     assert kept == set(logs.topk(2).indices.tolist())
 
 
@@ -128,7 +128,7 @@ def test_the_same_seed_writes_the_same_and_the_global_generator_is_left_alone() 
     state = torch.get_rng_state()
     built = model()
     state = torch.get_rng_state()
-    texts = [built.write(begin(50), HORIZON, generator(seed)).tokens for seed in (1, 1, 2)]
+    texts = [built.generate(begin(50), HORIZON, generator(seed)).tokens for seed in (1, 1, 2)]
     assert torch.equal(texts[0], texts[1])
     assert not torch.equal(texts[0], texts[2])
     assert torch.equal(state, torch.get_rng_state())
@@ -150,7 +150,9 @@ def test_a_mask_is_never_left_and_what_it_leaves_sums_to_1() -> None:
     repeats = ((completions[:, 1:] == completions[:, :-1]) & (completions[:, 1:] < EOS)).any(dim=1)
     assert (logs[repeats] == -math.inf).all()
     assert logs[~repeats].exp().sum().item() == pytest.approx(1.0, abs=1e-5)
-    written = model().write(begin(500), HORIZON, generator(), mask=mask._replace(start=torch.full((500,), 3)))
+    written = model().generate(
+        begin(500), HORIZON, generator(), mask=mask._replace(start=torch.full((500,), 3))
+    )
     doubled = (written.tokens[:, 1:] == written.tokens[:, :-1]) & (written.tokens[:, 1:] < EOS)
     assert not doubled.any()
     again = model().log_probs(
@@ -200,10 +202,10 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="context is 0"):
         TransformerConfig(5, 0)
     with pytest.raises(ValueError, match="4 tokens and 5 more need a context of 8: it has 7"):
-        model().write(torch.zeros(1, 4, dtype=torch.long), 5)
+        model().generate(torch.zeros(1, 4, dtype=torch.long), 5)
     for arguments in ({"temperature": 0.0}, {"top_k": 0}):
         with pytest.raises(ValueError, match="give a number above 0, and 1 or more"):
-            model().write(begin(1), 2, generator(), **arguments)  # type: ignore[arg-type]
+            model().generate(begin(1), 2, generator(), **arguments)  # type: ignore[arg-type]
 
 
 def test_multiplying_in_bfloat16_is_the_same_model_within_its_three_digits() -> None:
@@ -224,6 +226,6 @@ def test_multiplying_in_bfloat16_is_the_same_model_within_its_three_digits() -> 
         for found, model in ((one, plain), (other, fast))
     ]
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
-    written = fast.write(ids[:, :1], 6, torch.Generator().manual_seed(0))
+    written = fast.generate(ids[:, :1], 6, torch.Generator().manual_seed(0))
     again = fast.log_probs(torch.cat([ids[:, :1], written.tokens], dim=1), 1)
     assert torch.allclose(again, written.log_probs, atol=0.05)

@@ -69,8 +69,8 @@ def test_masked_actions_are_not_in_a_maskable_agents_table() -> None:
 def test_one_greedy_rollout_per_prompt_earns_what_the_exact_evaluation_says(agent: str) -> None:
     model = small_model(agent, "tokenwalk/Arithmetic-v0")
     env = gym.make("tokenwalk/Arithmetic-v0").unwrapped
-    policy = ModelPolicy(model, env.task)
-    found = evaluate_tokens(env.model, policy)
+    policy = ModelPolicy(model, env.task)  # type: ignore[attr-defined]
+    found = evaluate_tokens(env.model, policy)  # type: ignore[attr-defined]
     returns, seen = 0.0, set()
     for seed in range(2_000):
         observation, _ = env.reset(seed=seed)
@@ -98,17 +98,17 @@ def test_a_policy_that_draws_has_the_probabilities_that_are_drawn_by(agent: str)
     )
     logs = ModelPolicy(model, task, greedy=False).log_probs(blank)
     model.set_random_seed(0)
-    drawn, _ = model.predict(np.full((4_000, 5), 6, np.uint8))
-    counts = np.bincount(drawn, minlength=6)
+    sampled, _ = model.predict(np.full((4_000, 5), 6, np.uint8))
+    counts = np.bincount(sampled, minlength=6)
     assert np.exp(logs).sum() == pytest.approx(1, abs=1e-6)
     assert stats.chisquare(counts, 4_000 * np.exp(logs[0]) / np.exp(logs[0]).sum()).pvalue > 1e-4
     assert stats.chisquare(counts, np.full(6, 4_000 / 6)).pvalue < 1e-4  # the twin that knows no logits
     assert ModelPolicy(model, task).log_probs(blank).argmax() == logs.argmax()
 
 
-def test_dqn_has_no_policy_to_draw_from() -> None:
+def test_dqn_has_no_policy_to_sample_from() -> None:
     model = small_model("dqn", "tokenwalk/Flattery-v0")
-    with pytest.raises(ValueError, match="DQN learns values and no policy to draw from"):
+    with pytest.raises(ValueError, match="DQN learns values and no policy to sample from"):
         ModelPolicy(model, make_vec_env("tokenwalk/Flattery-v0", 1).get_attr("task")[0], greedy=False)
 
 

@@ -34,7 +34,7 @@ KEYWORD, ARITHMETIC = "tokenwalk/Keyword-v0", "tokenwalk/Arithmetic-v0"
 
 
 def large_task() -> Task:
-    """Return a task with more tokens than a byte can tell apart."""
+    """Return a task with more tokens than a byte can number."""
     vocabulary = Vocabulary((*(f"w{number}" for number in range(299)), EOS))
     return Task("Large", vocabulary, 6, token_weights(np.linspace(0, 1, 300)))
 
@@ -70,7 +70,7 @@ def short_prompts() -> Task:
 
 
 def envs_of(source: str | Task, count: int = 2) -> TokenIds:
-    """Return lanes of the id or of the task ``source``."""
+    """Return sub-environments of the id or of the task ``source``."""
     if isinstance(source, Task):
         return TokenIds(make_vec_env("tokenwalk/TokenGeneration-v0", count, {"task": source}))
     return TokenIds(make_vec_env(source, count))
@@ -175,24 +175,27 @@ def test_the_same_ending_looks_the_same_wherever_it_stands_and_one_hot_columns_d
     assert twin.sum() == 2 * (RECENT + 2)  # the broken twin: every token looks different
 
 
-def test_the_lanes_are_told_of_as_numbers_and_not_changed() -> None:
+def test_observations_are_declared_as_a_box_and_not_changed() -> None:
     for env_id in (KEYWORD, ARITHMETIC):
         single = [lambda env_id=env_id: gym.make(env_id)] * 2
         for make in (
             lambda env_id=env_id: make_vec_env(env_id, 2),
             lambda single=single: DummyVecEnv(single),
         ):
-            bare, told = make(), TokenIds(make())
-            size = bare.observation_space.nvec[0]
-            assert isinstance(told.observation_space, gym.spaces.Box)
-            assert (told.observation_space.low.min(), told.observation_space.high.max()) == (0, size - 1)
-            assert told.observation_space.dtype == bare.observation_space.dtype
+            bare, wrapped = make(), TokenIds(make())
+            size = bare.observation_space.nvec[0]  # type: ignore[attr-defined]
+            assert isinstance(wrapped.observation_space, gym.spaces.Box)
+            assert (wrapped.observation_space.low.min(), wrapped.observation_space.high.max()) == (
+                0,
+                size - 1,
+            )
+            assert wrapped.observation_space.dtype == bare.observation_space.dtype
             seen = []
-            for env in (bare, told):
+            for env in (bare, wrapped):
                 env.seed(3)
                 seen.append([env.reset(), env.step(np.array([1, 2]))[0]])
             assert np.array_equal(*seen)
-            assert told.observation_space.contains(seen[1][1][0])
+            assert wrapped.observation_space.contains(seen[1][1][0])
 
 
 def test_only_token_ids_are_token_ids() -> None:

@@ -33,7 +33,7 @@ KL_COEF = 0.35
 
 
 class Recording(BaseCallback):
-    """Keeps what the lanes gave in each rollout, before the buffer is read."""
+    """Keeps the rewards of each rollout, before the buffer is read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def every_env(env_id: str, num_envs: int, args: dict[str, Any], native: bool) ->
 def test_each_token_costs_its_log_ratio_under_the_policy_that_took_it(
     agent: str, task: str | Task, native: bool
 ) -> None:
-    # A weight of 0: what the lanes give is the penalty alone.
+    # A weight of 0: the reward is the penalty alone.
     found = find_task(task)
     env = every_env(ANY, 8, {"task": found, "reward": [("gold", 0.0)]}, native)
     config = replace(default_config(agent, ANY), num_envs=8, rollout_steps=32, kl_coef=KL_COEF)
@@ -103,7 +103,7 @@ def test_each_token_costs_its_log_ratio_under_the_policy_that_took_it(
     assert len(recording.rollouts) == 2
 
 
-def test_what_is_reported_of_an_episode_stays_what_the_environment_paid() -> None:
+def test_the_reported_return_of_an_episode_is_the_environments() -> None:
     log: list[dict[str, float]] = []
     env = make_vec_env(ANY, 8, {"task": "Flattery", "reward": [("gold", 0.0)]})
     config = replace(default_config("ppo", FLATTERY), num_envs=8, kl_coef=KL_COEF)
@@ -112,7 +112,7 @@ def test_what_is_reported_of_an_episode_stays_what_the_environment_paid() -> Non
     assert log[-1]["rollout/ep_rew_mean"] == 0
 
 
-def test_the_kl_that_is_paid_for_is_logged_and_is_that_of_the_policy_that_drew() -> None:
+def test_the_penalized_kl_is_logged_and_is_that_of_the_sampling_policy() -> None:
     task, log = find_task("Flattery"), []
     config = replace(
         default_config("ppo", FLATTERY), learning_rate=1e-12, kl_coef=KL_COEF
@@ -137,9 +137,9 @@ def log_probs_of_completions(model: Model, tokens: Any, length: Any) -> torch.Te
     for time in range(tokens.shape[1]):
         prefix = np.full_like(tokens, 6)
         prefix[:, :time] = tokens[:, :time]
-        drawn = policy.get_distribution(torch.as_tensor(prefix))
+        found = policy.get_distribution(torch.as_tensor(prefix))
         written = torch.as_tensor(np.where(time < length, tokens[:, time], 0).astype(np.int64))
-        columns.append(torch.where(torch.as_tensor(time < length), drawn.log_prob(written), 0.0))
+        columns.append(torch.where(torch.as_tensor(time < length), found.log_prob(written), 0.0))
     return torch.stack(columns, dim=1)
 
 
@@ -150,7 +150,7 @@ def gradient(model: Model, value: torch.Tensor) -> FloatArray:
     return np.asarray(torch.cat(parts).numpy())
 
 
-def test_reinforce_on_the_lanes_rewards_ascends_the_exact_regularized_objective() -> None:
+def test_reinforce_on_the_penalized_rewards_ascends_the_exact_regularized_objective() -> None:
     task = find_task("Flattery")
     tokens, scores = (
         (every := enumerate_completions(task)).tokens,
@@ -161,18 +161,19 @@ def test_reinforce_on_the_lanes_rewards_ascends_the_exact_regularized_objective(
     env = make_vec_env(FLATTERY, count, {"reward": "proxy"})
     model = build("ppo", env, config, seed=0)
     model.policy.action_net.weight.data.mul_(100)  # type: ignore[union-attr, operator]  # far from uniform
-    lanes = model.env
-    assert lanes is not None
-    lanes.reset()
+    vec_env = model.env
+    assert vec_env is not None
+    vec_env.reset()
     rewards = np.stack(
-        [lanes.step(np.where(time < length, tokens[:, time], 0).astype(int))[1] for time in range(5)], axis=1
+        [vec_env.step(np.where(time < length, tokens[:, time], 0).astype(int))[1] for time in range(5)],
+        axis=1,
     )
     rewards = np.where(np.arange(5) < length[:, None], rewards, 0.0).astype(np.float64)
 
-    def reinforce(paid: FloatArray) -> FloatArray:
+    def reinforce(plain: FloatArray) -> FloatArray:
         """Return the expectation of sum_t grad log pi(a_t|s_t) * return from t on."""
         logs = log_probs_of_completions(model, tokens, length).double()
-        ahead = torch.as_tensor(paid[:, ::-1].cumsum(axis=1)[:, ::-1].copy())
+        ahead = torch.as_tensor(plain[:, ::-1].cumsum(axis=1)[:, ::-1].copy())
         return gradient(model, (logs.sum(dim=1).exp().detach()[:, None] * logs * ahead).sum())
 
     logs = log_probs_of_completions(model, tokens, length).double().sum(dim=1)
@@ -184,14 +185,14 @@ def test_reinforce_on_the_lanes_rewards_ascends_the_exact_regularized_objective(
 
     assert error(reinforce(rewards)) < 1e-5
     # The broken twins: the KL of each state alone, as a bonus that is not in the returns has it, and none at all.
-    paid = make_proxy_rewards(tokens, length)
-    own = rewards - paid
+    plain = make_proxy_rewards(tokens, length)
+    own = rewards - plain
     logs_by_token = log_probs_of_completions(model, tokens, length).double()
     myopic = gradient(
         model, (logs_by_token.sum(dim=1).exp().detach()[:, None] * logs_by_token * torch.as_tensor(own)).sum()
     )
-    assert error(reinforce(paid) + myopic) > 0.2
-    assert error(reinforce(paid)) > 0.5
+    assert error(reinforce(plain) + myopic) > 0.2
+    assert error(reinforce(plain)) > 0.5
 
 
 def make_proxy_rewards(tokens: Any, length: Any) -> FloatArray:
@@ -209,7 +210,7 @@ def test_where_there_is_no_kl_to_pay_the_reason_is_said() -> None:
         "Never", Vocabulary.of_characters("abc"), 3, token_weights([0.0, 1.0, 0.0, 0.0]), reference=never
     )
     with pytest.raises(
-        ValueError, match="reference policy of Never never writes token 1 in context 0, so the KL"
+        ValueError, match="reference policy of Never never generates token 1 in context 0, so the KL"
     ):
         KLPenalty(make_vec_env(ANY, 4, {"task": task}), 0.5)
     model = build("dqn", make_vec_env(FLATTERY, 64), default_config("dqn", FLATTERY), seed=0)
@@ -218,7 +219,7 @@ def test_where_there_is_no_kl_to_pay_the_reason_is_said() -> None:
 
 
 def learned(agent: str, seed: int, steps: int, reward: Any, **changes: Any) -> TokenEvaluation:
-    """Return the exact evaluation, by the proxy, of the policy that is drawn from after learning ``reward``."""
+    """Return the exact evaluation, by the proxy, of the policy that is sampled after learning ``reward``."""
     task = find_task("Flattery")
     config = replace(default_config(agent, FLATTERY), learning_rate=1e-3, gae_lambda=1.0, **changes)
     model = build(agent, make_vec_env(FLATTERY, config.num_envs, {"reward": reward}), config, seed=seed)
@@ -242,7 +243,7 @@ def test_with_the_kl_in_the_reward_the_regularized_optimum_is_reached_and_with_e
     held = learned(agent, seed, steps, "proxy", kl_coef=KL_COEF, entropy_coef=0.0)
     assert held.regret is not None
     assert held.regret < 0.05 * reference.regret
-    # The same objective, were the entropy in the returns: kl_coef log pi_ref is paid, entropy_coef is the rest.
+    # The same objective, were the entropy in the returns: kl_coef log pi_ref is in the reward, entropy_coef is the rest.
     log_reference = task.machine_source("log_reference", task.reference.as_machine())
     bonus = learned(agent, seed, steps, ["proxy", (log_reference, KL_COEF)], entropy_coef=KL_COEF)
     assert bonus.regret is not None

@@ -57,7 +57,9 @@ def test_what_is_loaded_predicts_as_what_was_saved(agent: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_a_model_loads_for_any_number_of_lanes_and_can_train_on(agent: str, tmp_path: Path) -> None:
+def test_a_model_loads_for_any_number_of_sub_environments_and_can_train_on(
+    agent: str, tmp_path: Path
+) -> None:
     path = tmp_path / "model.safetensors"
     model = saved(agent, path)
     loaded, config = load(path, make_vec_env("FrozenLake-v1", 3))

@@ -1,4 +1,4 @@
-"""Training through SB3: what it takes, what it tells, what it leaves behind, and what it learns."""
+"""Training through SB3: spaces, metrics, global state, and learning."""
 
 import random
 from collections.abc import Mapping
@@ -117,7 +117,9 @@ def test_progress_is_sb3s_own_figures_and_what_the_evaluation_returns(
     assert steps[0] == 0
     assert steps == sorted(set(steps))
     assert steps[-1] == model.num_timesteps >= 1000
-    assert max(np.diff(steps)) <= 200 + 32  # the last one at the end of its rollout of 4 lanes x 8 steps
+    assert (
+        max(np.diff(steps)) <= 200 + 32
+    )  # the last one at the end of its rollout of 4 sub-environments x 8 steps
     assert log[0][1] == {"eval/gold": 0.0, "eval/exact": 1.0}
     assert set(log[-1][1]) > {"eval/gold", "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps"}
     assert all(metrics["eval/gold"] == step for step, metrics in log)
@@ -127,7 +129,7 @@ def test_progress_is_sb3s_own_figures_and_what_the_evaluation_returns(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_returns_told_are_those_of_whole_episodes_without_discount() -> None:
+def test_the_logged_returns_are_those_of_whole_episodes_without_discount() -> None:
     log: Log = []
     model = small_model("a2c", max_episode_steps=3)
     train(model, steps=24, on_progress=lambda *entry: log.append(entry))
@@ -220,7 +222,7 @@ def test_bad_arguments_are_named() -> None:
         build("sac", env, SMALL["ppo"], seed=0)
     with pytest.raises(ValueError, match="ppo takes a PPOConfig, not a DQNConfig"):
         build("ppo", env, SMALL["dqn"], seed=0)
-    with pytest.raises(ValueError, match="vec_env has 4 lanes, the config has num_envs = 64"):
+    with pytest.raises(ValueError, match="vec_env has 4 sub-environments, the config has num_envs = 64"):
         build("a2c", env, A2CConfig(), seed=0)
     for seed in (-1, 0.5, 2**32):
         with pytest.raises(ValueError, match="seed"):
@@ -270,7 +272,7 @@ def final_score(agent: str, env_id: str, steps: int, seed: int, **changes: Any) 
 def test_every_agent_reaches_95_percent_of_the_way_to_the_optimum_on_the_walk(agent: str) -> None:
     scores = [final_score(agent, WALK, 6_000, seed) for seed in range(3)]
     assert min(scores) >= 0.95
-    # The broken twin hardly moves its parameters: what was learned, not the first draw, gives the score.
+    # The broken twin hardly moves its parameters: learning, not the initial parameters, gives the score.
     assert min(final_score(agent, WALK, 6_000, seed, learning_rate=1e-12) for seed in range(3)) < 0
 
 

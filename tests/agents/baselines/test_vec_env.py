@@ -1,4 +1,4 @@
-"""The adapter tells SB3 what SB3's own DummyVecEnv over Monitors would tell it, whatever steps the lanes."""
+"""The adapter returns what SB3's own DummyVecEnv over Monitors returns, however the sub-environments are stepped."""
 
 from functools import partial
 from typing import Any
@@ -42,25 +42,25 @@ def dummy(env_id: str, kwargs: dict[str, Any]) -> VecEnv:
     return DummyVecEnv([lambda: Monitor(gym.make(env_id, **kwargs))] * B)
 
 
-def tell(env: VecEnv, steps: int, masks: bool = False) -> list[Any]:
-    """Return all that ``env`` says over two seeded stretches and one that goes on without a seed."""
+def record(env: VecEnv, steps: int, masks: bool = False) -> list[Any]:
+    """Return all that ``env`` returns over two seeded stretches and one that goes on without a seed."""
     rng = np.random.default_rng(0)
-    told: list[Any] = []
+    recorded: list[Any] = []
     for seed in (5, None, 12):
         if seed is not None:
             env.seed(seed)
-        told.append((env.reset(), [dict(info) for info in env.reset_infos]))
+        recorded.append((env.reset(), [dict(info) for info in env.reset_infos]))
         for _ in range(steps):
             if masks:
-                told.append(env.env_method("action_masks"))
-            told.append(
-                (*env.step(rng.integers(env.action_space.n, size=B)), [dict(i) for i in env.reset_infos])
+                recorded.append(env.env_method("action_masks"))
+            recorded.append(
+                (*env.step(rng.integers(env.action_space.n, size=B)), [dict(i) for i in env.reset_infos])  # type: ignore[attr-defined]
             )
     env.close()
-    return told
+    return recorded
 
 
-def assert_told_the_same(left: list[Any], right: list[Any]) -> None:
+def assert_same_records(left: list[Any], right: list[Any]) -> None:
     """Equality of values, shapes and dtypes; the seconds of an episode are the machine's."""
     assert len(left) == len(right)
     for number, (one, other) in enumerate(zip(left, right, strict=True)):
@@ -68,8 +68,12 @@ def assert_told_the_same(left: list[Any], right: list[Any]) -> None:
             if not isinstance(value, list):
                 assert_same(value, twin, f"entry {number}, place {place}")
                 continue
-            for lane, (info, twin_info) in enumerate(zip(value, twin, strict=True)):
-                assert_same(untimed(info), untimed(twin_info), f"entry {number}, place {place}, lane {lane}")
+            for env_index, (info, twin_info) in enumerate(zip(value, twin, strict=True)):
+                assert_same(
+                    untimed(info),
+                    untimed(twin_info),
+                    f"entry {number}, place {place}, sub-environment {env_index}",
+                )
 
 
 def untimed(info: dict[str, Any]) -> dict[str, Any]:
@@ -77,9 +81,9 @@ def untimed(info: dict[str, Any]) -> dict[str, Any]:
     return {**info, "episode": episode}
 
 
-def endings(told: list[Any]) -> set[tuple[bool, bool]]:
+def endings(recorded: list[Any]) -> set[tuple[bool, bool]]:
     """Return which pairs (ended, TimeLimit.truncated) occurred."""
-    steps = [entry for entry in told if len(entry) == 5]
+    steps = [entry for entry in recorded if len(entry) == 5]
     return {
         (bool(ended), info["TimeLimit.truncated"])
         for _, _, all_ended, infos, _ in steps
@@ -88,35 +92,37 @@ def endings(told: list[Any]) -> set[tuple[bool, bool]]:
 
 
 @every_walk
-def test_the_native_environment_tells_what_sb3s_own_loop_over_single_ones_tells(
+def test_the_native_environment_returns_what_sb3s_own_loop_over_single_ones_returns(
     env_id: str, kwargs: dict[str, Any], steps: int
 ) -> None:
-    expected = tell(dummy(env_id, kwargs), steps)
-    assert_told_the_same(tell(native(env_id, kwargs), steps), expected)
+    expected = record(dummy(env_id, kwargs), steps)
+    assert_same_records(record(native(env_id, kwargs), steps), expected)
     assert (True, True) in endings(expected)
 
 
 @every_walk
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
-def test_a_sync_vector_environment_tells_the_same_in_both_modes(
+def test_a_sync_vector_environment_returns_the_same_in_both_modes(
     env_id: str, kwargs: dict[str, Any], steps: int, mode: AutoresetMode
 ) -> None:
-    expected = tell(dummy(env_id, kwargs), steps)
-    assert_told_the_same(tell(over(env_id, kwargs, "sync", autoreset_mode=mode), steps), expected)
+    expected = record(dummy(env_id, kwargs), steps)
+    assert_same_records(record(over(env_id, kwargs, "sync", autoreset_mode=mode), steps), expected)
 
 
 @every_walk
-def test_an_async_vector_environment_tells_the_same(env_id: str, kwargs: dict[str, Any], steps: int) -> None:
+def test_an_async_vector_environment_returns_the_same(
+    env_id: str, kwargs: dict[str, Any], steps: int
+) -> None:
     # Not fork: the process holds torch's threads, and Python warns of that.
     env = over(env_id, kwargs, "async", autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver")
-    assert_told_the_same(tell(env, steps), tell(dummy(env_id, kwargs), steps))
+    assert_same_records(record(env, steps), record(dummy(env_id, kwargs), steps))
 
 
 def test_the_slippery_walk_ends_in_every_way() -> None:
     env_id, kwargs, steps = WALKS[2]
-    told = tell(native(env_id, kwargs), steps)
-    last = [info for entry in told if len(entry) == 5 for info in entry[3] if "episode" in info]
-    assert endings(told) == {(False, False), (True, False), (True, True)}
+    recorded = record(native(env_id, kwargs), steps)
+    last = [info for entry in recorded if len(entry) == 5 for info in entry[3] if "episode" in info]
+    assert endings(recorded) == {(False, False), (True, False), (True, True)}
     assert {info["TimeLimit.truncated"] for info in last if info["episode"]["l"] == 5} == {False, True}
 
 
@@ -136,8 +142,8 @@ class ForgetsTheEnd(NativeVecEnv):
 
     def step_wait(self) -> Any:
         observations, rewards, ended, infos = super().step_wait()
-        for lane in np.flatnonzero(ended):
-            infos[lane]["terminal_observation"] = observations[lane]
+        for env_index in np.flatnonzero(ended):
+            infos[env_index]["terminal_observation"] = observations[env_index]
         return observations, rewards, ended, infos
 
 
@@ -145,14 +151,14 @@ class ForgetsTheEnd(NativeVecEnv):
 def test_the_comparison_notices_a_broken_adapter(broken: type[NativeVecEnv]) -> None:
     env_id, kwargs, steps = WALKS[2]
     env = broken(gym.make_vec(env_id, B, vectorization_mode="vector_entry_point", **kwargs))
-    expected = tell(dummy(env_id, kwargs), steps)
+    expected = record(dummy(env_id, kwargs), steps)
     with pytest.raises(AssertionError):
-        assert_told_the_same(tell(env, steps), expected)
-    assert_told_the_same(tell(native(env_id, kwargs), steps), expected)
+        assert_same_records(record(env, steps), expected)
+    assert_same_records(record(native(env_id, kwargs), steps), expected)
 
 
 class Countdown(gym.Env[Any, Any]):
-    """Counts 2 to 5 steps down, drawn at the reset; masks the action taken last; stops after 4 steps."""
+    """Counts 2 to 5 steps down, sampled at the reset; masks the action taken last; stops after 4 steps."""
 
     observation_space = gym.spaces.Box(0.0, 9.0, (2,), np.float32)
     action_space = gym.spaces.Discrete(3)
@@ -182,7 +188,7 @@ class CountdownVector(VectorEnv[Any, Any, Any]):
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs
-        self.lanes = [Countdown() for _ in range(num_envs)]
+        self.countdowns = [Countdown() for _ in range(num_envs)]
         self.single_observation_space, self.single_action_space = (
             Countdown.observation_space,
             Countdown.action_space,
@@ -194,21 +200,21 @@ class CountdownVector(VectorEnv[Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
         options = dict(options or {})
         mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
-        for lane in np.flatnonzero(mask):
-            env_seed = None if seed is None else seed + int(lane)
-            self.buffer[lane], _ = self.lanes[lane].reset(seed=env_seed, options=options)
-        left = np.array([lane.left for lane in self.lanes])
+        for env_index in np.flatnonzero(mask):
+            env_seed = None if seed is None else seed + int(env_index)
+            self.buffer[env_index], _ = self.countdowns[env_index].reset(seed=env_seed, options=options)
+        left = np.array([one.left for one in self.countdowns])
         return self.buffer, {"action_mask": self.action_masks(), "left": left, "_left": mask}
 
     def step(self, actions: Any) -> Any:
-        steps = [lane.step(action) for lane, action in zip(self.lanes, actions, strict=True)]
+        steps = [one.step(action) for one, action in zip(self.countdowns, actions, strict=True)]
         self.buffer[:] = [step[0] for step in steps]
         rewards, terminated, truncated = (np.array([step[i] for step in steps]) for i in (1, 2, 3))
         info = {"action_mask": self.action_masks(), "terms": {"action": np.asarray(actions)}}
         return self.buffer, rewards, terminated, truncated, info
 
     def action_masks(self) -> Any:
-        return np.stack([lane.action_masks() for lane in self.lanes])
+        return np.stack([one.action_masks() for one in self.countdowns])
 
 
 def countdowns(mode: AutoresetMode) -> VecEnv:
@@ -221,14 +227,14 @@ def dummy_countdowns() -> VecEnv:
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
 def test_infos_masks_and_arrays_of_a_foreign_environment_reach_sb3_unchanged(mode: AutoresetMode) -> None:
-    expected = tell(dummy_countdowns(), 60, masks=True)
-    assert_told_the_same(tell(countdowns(mode), 60, masks=True), expected)
+    expected = record(dummy_countdowns(), 60, masks=True)
+    assert_same_records(record(countdowns(mode), 60, masks=True), expected)
     assert endings(expected) == {(False, False), (True, False), (True, True)}
 
 
-def test_a_native_environment_that_waits_for_its_resets_tells_the_same() -> None:
-    told = tell(NativeVecEnv(CountdownVector(B)), 60, masks=True)
-    assert_told_the_same(told, tell(dummy_countdowns(), 60, masks=True))
+def test_a_native_environment_with_disabled_autoreset_returns_the_same() -> None:
+    recorded = record(NativeVecEnv(CountdownVector(B)), 60, masks=True)
+    assert_same_records(recorded, record(dummy_countdowns(), 60, masks=True))
 
 
 def test_masks_are_all_true_where_the_environment_has_none() -> None:
@@ -251,14 +257,14 @@ def test_masks_are_found_behind_a_wrapper() -> None:
     assert np.array_equal(env.env_method("action_masks"), ~np.eye(3, dtype=np.bool_))
 
 
-def test_next_step_autoreset_is_refused_with_the_reason_and_the_mend() -> None:
+def test_next_step_autoreset_is_refused_with_the_reason_and_the_fix() -> None:
     env = SyncVectorEnv([Countdown] * B, autoreset_mode=AutoresetMode.NEXT_STEP)
     with pytest.raises(
         UnsupportedVectorEnvError, match=r"NEXT_STEP: each reset takes a step of its own.*SAME_STEP"
     ):
         NativeVecEnv(env)
     env.metadata = {}
-    with pytest.raises(UnsupportedVectorEnvError, match="= None, so nobody knows"):
+    with pytest.raises(UnsupportedVectorEnvError, match="= None, so it is not known"):
         NativeVecEnv(env)
 
 
@@ -288,10 +294,10 @@ def test_what_was_returned_stays_as_it_was() -> None:
     kept = first.copy()
     second, *_ = env.step(np.zeros(B, dtype=np.int64))
     assert np.array_equal(first, kept)
-    assert np.array_equal(second[:, 0], kept[:, 0] - 1)
+    assert np.array_equal(second[:, 0], kept[:, 0] - 1)  # type: ignore[call-overload]
 
 
-def test_options_serve_one_reset_and_are_the_same_for_all_lanes() -> None:
+def test_options_apply_to_one_reset_and_are_the_same_for_all() -> None:
     env = countdowns(AutoresetMode.SAME_STEP)
     env.set_options({"bonus": 10})
     env.reset()
@@ -309,14 +315,14 @@ def test_attributes_are_read_and_set_for_one_object_and_for_many() -> None:
         env.reset()
         env.set_attr("charm", 7)
         assert env.get_attr("charm") == [7, 7, 7]
-        with pytest.raises(UnsupportedVectorEnvError, match="set it for all lanes"):
+        with pytest.raises(UnsupportedVectorEnvError, match="set it for all"):
             env.set_attr("charm", 8, indices=[0])
         with pytest.raises(AttributeError):
             env.get_attr("no_such_attribute")
     assert len({*map(id, many.get_attr("unwrapped"))}) == B
 
 
-def test_methods_must_return_one_result_per_lane() -> None:
+def test_methods_must_return_one_result_per_sub_environment() -> None:
     env = NativeVecEnv(CountdownVector(B))
     env.reset()
     with pytest.raises(UnsupportedVectorEnvError, match="not one result for each"):
@@ -326,7 +332,7 @@ def test_methods_must_return_one_result_per_lane() -> None:
     ] == [(3,)]
 
 
-def test_rendering_gives_each_lanes_line() -> None:
+def test_rendering_gives_each_sub_environments_line() -> None:
     env = native("tokenwalk/CounterWalk-v0", {"render_mode": "ansi"})
     env.reset()
     assert env.env_method("render") == ["[0] 1* 2"] * B
@@ -353,7 +359,7 @@ def test_sb3s_wrappers_stand_on_the_adapter() -> None:
     assert np.array_equal(get_action_masks(env), ~np.eye(3, dtype=np.bool_))
 
 
-def test_infos_are_taken_apart_lane_by_lane() -> None:
+def test_infos_are_split_by_sub_environment() -> None:
     info = {
         "some": np.array([1.0, 0.0]),
         "_some": np.array([True, False]),
@@ -368,3 +374,24 @@ def test_infos_are_taken_apart_lane_by_lane() -> None:
     ]
     fresh = partial(env_infos, {}, 2)
     assert fresh()[0] is not fresh()[0]
+
+
+@pytest.mark.parametrize("mode", ["vector_entry_point", "sync", "disabled"])
+def test_the_sums_of_terms_are_those_of_whole_episodes(mode: str) -> None:
+    because, evidence, great, eos = 0, 1, 3, 5
+    texts = [[great, eos], [because, evidence, great, eos], [great] * 5]  # the last one ends at the horizon
+    gold, proxy = [-0.5, 1.0 - 0.5, -2.5], [0.7, 1.0 + 0.7, 3.5]
+    options = {"autoreset_mode": AutoresetMode.DISABLED if mode == "disabled" else AutoresetMode.SAME_STEP}
+    kwargs: dict[str, Any] = {} if mode == "vector_entry_point" else {"vector_kwargs": options}
+    kind = "sync" if mode == "disabled" else mode
+    env = NativeVecEnv(gym.make_vec("tokenwalk/Flattery-v0", B, vectorization_mode=kind, **kwargs))
+    env.reset()
+    ended = np.zeros(B, dtype=np.int64)
+    for time in range(40):
+        env.step(np.array([text[time % len(text)] for text in texts]))
+        ended += [(time + 1) % len(text) == 0 for text in texts]
+        if ended.any():
+            assert env.terms["reward/gold"] == pytest.approx(ended @ gold / ended.sum())
+            assert env.terms["reward/gold/weighted"] == pytest.approx(ended @ gold / ended.sum())
+            assert env.terms["reward/proxy"] == pytest.approx(ended @ proxy / ended.sum())
+    assert ended.tolist() == [20, 10, 8]

@@ -18,9 +18,9 @@ SMALL = LMConfig(n_layers=1, n_heads=2, width=16)
 def test_what_is_drawn_agrees_with_the_exact_law(seed: int, n: int) -> None:
     task = random_task(seed)
     found = best_of(TokenModel(task, compose(task, "gold")), fresh_lm(task, SMALL, seed=1), n, seed=3)
-    low, high = found["drawn"]["interval"]
+    low, high = found["sampled"]["interval"]
     assert (
-        abs(found["drawn"]["return"] - found["exact"]["return"]) <= (high - low) + 1e-9
+        abs(found["sampled"]["return"] - found["exact"]["return"]) <= (high - low) + 1e-9
     )  # four standard errors
     assert found["exact"]["kl"] <= found["exact"]["bound"] + 1e-12
 
@@ -33,7 +33,7 @@ def test_of_too_many_texts_only_drawings_are_given_and_of_too_many_at_once_none(
     monkeypatch.setattr(module, "CHOICES", 50)
     found = best_of(model, lm, 8)
     assert found["exact"] is None
-    assert found["drawn"]["choices"] == 50
-    assert best_of(model, lm, 10**6)["drawn"] is None
+    assert found["sampled"]["choices"] == 50
+    assert best_of(model, lm, 10**6)["sampled"] is None
     with pytest.raises(ValueError, match="n is 0"):
         best_of(model, lm, 0)

@@ -10,11 +10,11 @@ import pytest
 from tokenwalk.agents.evaluation.rollout import (
     RandomActor,
     TableActor,
-    mean_and_interval,
     play,
     write_trajectories,
 )
 from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
+from tokenwalk.agents.exact.intervals import mean_and_interval
 from tokenwalk.envs.tabular import tabular_mdp
 
 SLIPPERY = {"slip": 0.2, "max_episode_steps": 20}
@@ -26,7 +26,7 @@ def test_the_mean_of_played_episodes_is_the_exact_return_within_four_standard_er
     policy = np.array([[[0.9, 0.1], [0.5, 0.5], [0.3, 0.7]]])
     exact = evaluate(mdp, policy).returns["gold"]
     actor = TableActor(policy, int, np.random.default_rng(0))
-    returns = [sum(episode.paid) for episode in play(env, actor, 600, seed=3)]
+    returns = [sum(episode.rewards) for episode in play(env, actor, 600, seed=3)]
     assert abs(np.mean(returns) - exact) < 4 * np.std(returns) / len(returns) ** 0.5
     assert (
         abs(np.mean(returns) - evaluate(mdp, reference_policy(mdp)).returns["gold"])
@@ -42,7 +42,7 @@ def test_a_written_trajectory_holds_what_was_played(tmp_path: Path) -> None:
         )
     )
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
-    assert [row["paid"] for row in rows] == [episode.paid for episode in episodes]
+    assert [row["rewards"] for row in rows] == [episode.rewards for episode in episodes]
     for row in rows:
         assert (row["truncated"], row["terminated"]) == (True, False)
         assert len(row["observations"]) == 1 + len(row["actions"]) == 1 + len(row["log_probs"]) == 21

@@ -102,11 +102,13 @@ def enumerate_completions(mdp: TabularMDP, weights: Mapping[str, float]) -> list
     horizon = mdp.horizon
 
     def grow(
-        prompt: int, state: int, steps: tuple[tuple[int, int, int], ...], paid: float
+        prompt: int, state: int, steps: tuple[tuple[int, int, int], ...], so_far: float
     ) -> Iterator[Completion]:
         t = len(steps)
         for action in np.flatnonzero(mdp.available[state]).tolist():
-            total = paid + sum(w * float(mdp.rewards[name][state, action, 0]) for name, w in weights.items())
+            total = so_far + sum(
+                w * float(mdp.rewards[name][state, action, 0]) for name, w in weights.items()
+            )
             longer = (*steps, (t, state, action))
             if t == horizon - 1:
                 total += sum(
@@ -161,31 +163,31 @@ class Sample:
 def simulate(mdp: TabularMDP, policy: np.ndarray, n_episodes: int, discount: float, seed: int) -> Sample:
     """Return ``n_episodes`` episodes played side by side over the tables, until the last has ended."""
     rng = np.random.default_rng(seed)
-    lane = np.arange(n_episodes)
-    state = _draw(rng, np.broadcast_to(mdp.start, (n_episodes, mdp.n_states)))
+    episode = np.arange(n_episodes)
+    state = _sample(rng, np.broadcast_to(mdp.start, (n_episodes, mdp.n_states)))
     returns = {name: np.zeros(n_episodes) for name in mdp.rewards}
     log_ratio, surprise, length = (np.zeros(n_episodes) for _ in range(3))
     t = 0
-    while lane.size and (mdp.horizon is None or t < mdp.horizon):
+    while episode.size and (mdp.horizon is None or t < mdp.horizon):
         row = policy[t % len(policy)][state]
-        action = _draw(rng, row)
-        outcome = _draw(rng, mdp.probability[state, action])
+        action = _sample(rng, row)
+        outcome = _sample(rng, mdp.probability[state, action])
         factor = discount**t
         for name, table in mdp.rewards.items():
-            returns[name][lane] += factor * table[state, action, outcome]
+            returns[name][episode] += factor * table[state, action, outcome]
             if t + 1 == mdp.horizon and name in mdp.last_rewards:
-                returns[name][lane] += factor * mdp.last_rewards[name][state, action]
-        log_prob = np.log(row[np.arange(lane.size), action])
-        log_ratio[lane] += factor * (log_prob - mdp.log_reference[state, action])
-        surprise[lane] -= factor * log_prob
-        length[lane] += factor
+                returns[name][episode] += factor * mdp.last_rewards[name][state, action]
+        log_prob = np.log(row[np.arange(episode.size), action])
+        log_ratio[episode] += factor * (log_prob - mdp.log_reference[state, action])
+        surprise[episode] -= factor * log_prob
+        length[episode] += factor
         goes_on = ~mdp.terminated[state, action, outcome]
-        lane, state = lane[goes_on], mdp.next_state[state, action, outcome][goes_on]
+        episode, state = episode[goes_on], mdp.next_state[state, action, outcome][goes_on]
         t += 1
     return Sample(returns, log_ratio, surprise, length)
 
 
-def _draw(rng: np.random.Generator, probability: np.ndarray) -> np.ndarray:
+def _sample(rng: np.random.Generator, probability: np.ndarray) -> np.ndarray:
     below = rng.random((len(probability), 1)) >= np.cumsum(probability, axis=1)
     return np.minimum(below.sum(axis=1), probability.shape[1] - 1)
 

@@ -29,8 +29,8 @@ def walk(*arcs: dict[int, float], start: int = 0) -> TabularMDP:
     to, reward = np.zeros((n_states, n_actions, 1), dtype=int), np.zeros((n_states, n_actions, 1))
     available = np.zeros((n_states, n_actions), dtype=bool)
     for s, arc in enumerate(arcs):
-        for a, (target, paid) in enumerate(arc.items()):
-            to[s, a], reward[s, a], available[s, a] = target, paid, True
+        for a, (target, received) in enumerate(arc.items()):
+            to[s, a], reward[s, a], available[s, a] = target, received, True
     with np.errstate(divide="ignore"):
         log_reference = np.log(available / available.sum(axis=1, keepdims=True))
     one_hot = np.eye(n_states)[start]
@@ -40,7 +40,7 @@ def walk(*arcs: dict[int, float], start: int = 0) -> TabularMDP:
     )  # fmt: skip
 
 
-def test_an_endless_process_has_no_undiscounted_answer_and_the_message_gives_the_mend(
+def test_an_endless_process_has_no_undiscounted_answer_and_the_message_gives_the_fix(
     workshop: ModuleType,
 ) -> None:
     mdp = workshop.make("tokenwalk/CounterWalk-v0", time_limit=False)
@@ -71,16 +71,16 @@ def test_undiscounted_the_optimum_is_over_policies_that_end() -> None:
     assert evaluate(loops_free, solution.policy).returns["gold"] == pytest.approx(-1, abs=1e-12)
 
 
-def test_a_loop_that_pays_leaves_no_undiscounted_answer() -> None:
-    pays = walk({1: 1.0, END: 5.0}, {0: -0.5})
-    with pytest.raises(NoFiniteAnswerError, match="a loop pays for ever"):
-        solve(pays, GOLD, discount=1.0)
-    assert solve(pays, GOLD, discount=0.99).value[0, 0] == pytest.approx((1 - 0.495) / (1 - 0.99**2))
+def test_a_loop_of_positive_return_leaves_no_undiscounted_answer() -> None:
+    rewarding = walk({1: 1.0, END: 5.0}, {0: -0.5})
+    with pytest.raises(NoFiniteAnswerError, match="a loop of positive return never ends"):
+        solve(rewarding, GOLD, discount=1.0)
+    assert solve(rewarding, GOLD, discount=0.99).value[0, 0] == pytest.approx((1 - 0.495) / (1 - 0.99**2))
     costs = walk({1: 0.5, END: 5.0}, {0: -1.0})
     assert solve(costs, GOLD, discount=1.0).value.tolist() == [[5.0, 4.0]]
 
 
-def test_what_an_endless_state_is_worth_is_not_a_number_and_spoils_nothing_else() -> None:
+def test_the_value_of_an_endless_state_is_nan_and_changes_no_other() -> None:
     mdp = walk({END: 1.0, 1: 9.0}, {1: 0.0})
     solution = solve(mdp, GOLD, discount=1.0)
     assert solution.value[0].tolist() == pytest.approx([1.0, np.nan], nan_ok=True)
@@ -127,7 +127,7 @@ def test_an_outcome_of_probability_zero_ends_nothing_and_leads_nowhere() -> None
         evaluate(replace(mdp, start=np.eye(2)[0]), np.ones((2, 1)))
 
 
-def test_a_reference_that_would_take_ages_to_end_keeps_nobody_from_the_regularized_optimum() -> None:
+def test_a_reference_that_hardly_ever_ends_still_has_a_regularized_optimum() -> None:
     # A lock of 60 digits: "right" goes on, "wrong" starts again; the reference needs some 2^61 steps.
     lock = walk(*({i + 1 if i < 59 else END: -1.0, 0: -1.0} if i else {1: -1.0, 0: -1.0} for i in range(60)))
     with pytest.raises(NotConvergedError, match="lower the discount or set a horizon"):
@@ -177,7 +177,7 @@ def test_sweeps_over_many_states_agree_with_dense_linear_solves(
     )
 
 
-def test_sweeps_that_do_not_settle_are_refused_with_what_still_moved(
+def test_sweeps_that_do_not_converge_are_refused_with_the_last_change(
     workshop: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mdp = workshop.make("FrozenLake", time_limit=False)
@@ -188,12 +188,12 @@ def test_sweeps_that_do_not_settle_are_refused_with_what_still_moved(
         lambda: evaluate(mdp, reference_policy(mdp)),
         lambda: evaluate_policy(mdp, reference_policy(mdp), GOLD, discount=0.999),
     ):
-        with pytest.raises(NotConvergedError, match="did not settle in 30 sweeps") as caught:
+        with pytest.raises(NotConvergedError, match="did not converge in 30 sweeps") as caught:
             ask()
         assert 0 < caught.value.residual < 1
 
 
-def test_a_linear_solve_that_is_off_in_the_eighth_digit_is_refused(
+def test_a_linear_solve_with_an_error_in_the_eighth_digit_is_refused(
     workshop: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mdp = workshop.make("FrozenLake", time_limit=False)
@@ -211,7 +211,7 @@ def test_a_linear_solve_that_is_off_in_the_eighth_digit_is_refused(
         lambda: evaluate(mdp, reference_policy(mdp), discount=0.99),
         lambda: evaluate_policy(mdp, reference_policy(mdp), GOLD, discount=0.99),
     ):
-        with pytest.raises(NotConvergedError, match="were left with a residual of") as caught:
+        with pytest.raises(NotConvergedError, match="have a residual of") as caught:
             ask()
         assert caught.value.residual > 0
 

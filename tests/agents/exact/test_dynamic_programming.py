@@ -21,7 +21,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def linear_program(mdp: TabularMDP, discount: float) -> np.ndarray:
-    """Return the least V with V(s) >= r + discount E[V(s')] for every available action, [S]."""
+    """Return the smallest V with V(s) >= r + discount E[V(s')] for every available action, [S]."""
     n_states = mdp.n_states
     state, action = np.nonzero(mdp.available)
     rows = np.arange(len(state))
@@ -107,9 +107,7 @@ def test_policy_iteration_agrees_with_linear_programming_on_random_processes(
     )
 
 
-def test_news_of_a_far_reward_takes_few_linear_solves(
-    workshop: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_far_reward_takes_few_linear_solves(workshop: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     walk = {"n_states": 500, "start": 499, "goal": 0, "terminate_at_goal": True}
     mdp = workshop.make("tokenwalk/CounterWalk-v0", time_limit=False, **walk)
     solved, solves = Chain.solve, []
@@ -119,7 +117,7 @@ def test_news_of_a_far_reward_takes_few_linear_solves(
     assert len(solves) < 12
 
 
-def test_the_linear_program_notices_a_solver_that_looks_past_termination(workshop: ModuleType) -> None:
+def test_the_linear_program_notices_a_solver_that_ignores_termination(workshop: ModuleType) -> None:
     mdp = workshop.make("CliffWalking", time_limit=False)
     broken = replace(mdp, terminated=np.zeros_like(mdp.terminated))
     value = solve(broken, GOLD, discount=0.99).value[0]
@@ -159,10 +157,10 @@ def test_the_last_reward_counts_once_at_the_end_of_the_horizon_and_never_without
 ) -> None:
     mdp = workshop.random_process(3, horizon=5)
     plain = replace(mdp, terminated=np.zeros_like(mdp.terminated), last_rewards={})
-    paid = replace(plain, last_rewards={"gold": np.full((4, 3), 1000.0)})
-    gain = solve(paid, GOLD, discount=0.9).value - solve(plain, GOLD, discount=0.9).value
+    bonus = replace(plain, last_rewards={"gold": np.full((4, 3), 1000.0)})
+    gain = solve(bonus, GOLD, discount=0.9).value - solve(plain, GOLD, discount=0.9).value
     assert gain == pytest.approx(1000 * 0.9 ** np.arange(4, -1, -1)[:, None].repeat(4, 1), rel=1e-12)
-    endless = [solve(replace(one, horizon=None), GOLD, discount=0.9).value for one in (paid, plain)]
+    endless = [solve(replace(one, horizon=None), GOLD, discount=0.9).value for one in (bonus, plain)]
     assert (endless[0] == endless[1]).all()
 
 
@@ -172,7 +170,7 @@ def test_no_policy_exceeds_the_optimum_in_any_state(
     workshop: ModuleType, seed: int, discount: float, horizon: int | None
 ) -> None:
     mdp = workshop.random_process(seed, horizon=horizon)
-    if horizon is None:  # undiscounted, a loop that pays would leave no optimum
+    if horizon is None:  # undiscounted, a loop of positive return would leave no optimum
         mdp = replace(mdp, rewards={"gold": -np.abs(mdp.rewards["gold"])})
         mdp = replace(mdp, terminated=mdp.terminated | (np.arange(2) == 0))
     best = solve(mdp, GOLD, discount=discount).value
@@ -195,7 +193,7 @@ def test_optimal_actions_are_those_that_the_policy_of_an_optimum_plays(
         optimal_actions(mdp, solve(mdp, GOLD, discount=0.9, kl_coef=0.5), GOLD)
 
 
-def test_a_time_limit_is_solved_as_given_and_looked_past_when_it_is_taken_off(workshop: ModuleType) -> None:
+def test_a_time_limit_is_solved_as_given_and_ignored_when_it_is_removed(workshop: ModuleType) -> None:
     mdp = workshop.make("FrozenLake")
     limited, unlimited = (solve(one, GOLD, discount=1.0) for one in (mdp, mdp.without_time_limit()))
     assert limited.value.shape == (100, 16)
@@ -228,3 +226,22 @@ def test_a_horizon_whose_policy_would_not_fit_is_refused_with_the_count(workshop
         solve(mdp, GOLD, discount=1.0)
     with pytest.raises(ValueError, match="no reward channel is called 'silver'"):
         solve(mdp, {"silver": 1.0}, discount=1.0)
+
+
+@pytest.mark.parametrize("gain", [1e-9, 1e-11, 1e-12])
+def test_policy_iteration_takes_an_action_that_gains_1e_12_of_the_value(gain: float) -> None:
+    # Both actions end the episode: the value is the larger reward. Policy iteration begins with the first action.
+    mdp = TabularMDP(
+        next_state=np.zeros((1, 2, 1), dtype=int),
+        probability=np.ones((1, 2, 1)),
+        terminated=np.ones((1, 2, 1), dtype=bool),
+        rewards={"gold": np.array([[[1.0], [1.0 + gain]]])},
+        last_rewards={},
+        available=np.ones((1, 2), dtype=bool),
+        log_reference=np.log([[0.5, 0.5]]),
+        start=np.ones(1),
+        horizon=None,
+        horizon_terminates=False,
+    )
+    for discount in (1.0, 0.9):
+        assert solve(mdp, GOLD, discount=discount).value[0, 0] == 1.0 + gain

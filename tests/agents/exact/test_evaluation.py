@@ -63,7 +63,7 @@ def test_exact_figures_of_known_environments_are_within_four_standard_errors(
     assert off["length"] < 4
 
 
-def test_the_simulation_notices_tables_that_look_past_termination_or_forget_the_last_reward(
+def test_the_simulation_notices_tables_that_ignore_termination_or_forget_the_last_reward(
     workshop: ModuleType,
 ) -> None:
     mdp = workshop.random_process(22, horizon=2)
@@ -171,7 +171,9 @@ def test_the_reference_has_no_kl_and_a_policy_outside_its_support_has_infinite_k
     assert stray.kl == np.inf
     assert np.isfinite(stray.value(GOLD))
     assert regret(mdp, outside, GOLD, discount=0.9, kl_coef=0.1) == np.inf
-    with pytest.raises(ValueError, match="in state 0 the policy plays what the reference never plays"):
+    with pytest.raises(
+        ValueError, match="in state 0 the policy plays an action that the reference never plays"
+    ):
         evaluate_policy(mdp, outside, GOLD, discount=0.9, kl_coef=0.1)
     elsewhere = replace(mdp, start=np.eye(mdp.n_states)[1])
     assert np.isfinite(evaluate(elsewhere, outside, discount=0.9).kl)
@@ -193,7 +195,7 @@ def test_regret_is_zero_at_the_optimum_and_never_negative(
         assert regret(mdp, policy, GOLD, discount=0.9, kl_coef=kl_coef) > -1e-12 * scale
 
 
-def test_a_policy_above_the_optimum_raises_an_alarm_with_both_figures(workshop: ModuleType) -> None:
+def test_a_policy_above_the_optimum_is_refused_with_both_figures(workshop: ModuleType) -> None:
     mdp = workshop.random_process(2, horizon=5)
     optimum = solve(mdp, GOLD, discount=1.0)
     evaluation = evaluate(mdp, optimum.policy)
@@ -253,9 +255,7 @@ def test_a_float32_policy_is_normalized_before_it_is_evaluated(workshop: ModuleT
         ),
     ],
 )
-def test_what_is_no_policy_of_the_process_is_refused_by_name(
-    workshop: ModuleType, change: object, message: str
-) -> None:
+def test_an_invalid_policy_is_refused_by_name(workshop: ModuleType, change: object, message: str) -> None:
     mdp = workshop.random_process(5, horizon=6)
     available = np.ones((4, 3), dtype=bool)
     available[2, 1] = False

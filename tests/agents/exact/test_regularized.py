@@ -1,4 +1,4 @@
-"""The KL-regularised optimum against the closed form over completions, and every identity that it must obey."""
+"""The KL-regularized optimum against the closed form over completions, and every identity that it must obey."""
 
 from dataclasses import replace
 from types import ModuleType
@@ -86,8 +86,8 @@ def test_the_regret_identity_notices_a_kl_that_is_not_discounted(workshop: Modul
     policy = workshop.random_policy(mdp, 1)
     optimum = solve(mdp, GOLD, discount=0.8, kl_coef=0.5)
     expected = 0.5 * discounted_kl(mdp, policy, optimum.policy, 0.8)
-    paid = evaluate(mdp, policy, discount=0.8).value(GOLD)
-    undiscounted = paid - 0.5 * evaluate(mdp, policy).kl
+    earned = evaluate(mdp, policy, discount=0.8).value(GOLD)
+    undiscounted = earned - 0.5 * evaluate(mdp, policy).kl
     assert abs(optimum.start_value(mdp) - undiscounted - expected) > 0.05
     assert regret(mdp, policy, GOLD, discount=0.8, kl_coef=0.5) == pytest.approx(expected, abs=1e-12)
 
@@ -128,7 +128,7 @@ def test_without_noise_the_exponentials_of_undiscounted_values_solve_linear_equa
 
 
 @pytest.mark.parametrize(("kl_coef", "finite"), [(1.45, True), (1.44, False), (0.1, False)])
-def test_a_loop_has_an_undiscounted_value_exactly_where_its_kl_costs_more_than_it_pays(
+def test_a_loop_has_an_undiscounted_value_exactly_where_its_kl_penalty_exceeds_its_return(
     kl_coef: float, finite: bool
 ) -> None:
     # z = (e^(1/beta) z + 1) / 2 has a positive solution only where e^(1/beta) < 2: beta > 1 / log 2 = 1.4427.

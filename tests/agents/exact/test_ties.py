@@ -20,7 +20,7 @@ seeds = st.integers(0, 2**32 - 1)
 def length_bias(n_tokens: int, horizon: int) -> TabularMDP:
     """Return LengthBias over ``n_tokens`` letters and <eos>: states 0 to 2 count letters of "cab", 3 has spelt it.
 
-    Gold pays 1 the first time and -0.05 for each later letter, the proxy 1 and +0.05 for every letter.
+    Gold is 1 the first time and -0.05 for each later letter. The proxy is 1 and +0.05 for every letter.
     """
     c, a, b, eos = 0, 1, 2, n_tokens
     to = np.zeros((4, n_tokens + 1), dtype=int)
@@ -90,7 +90,9 @@ def test_a_hard_optimum_is_the_limit_of_regularized_ones(
 ) -> None:
     mdp = workshop.random_process(seed, n_outcomes=n_outcomes, horizon=horizon, whole_rewards=True)
     probability = np.full_like(mdp.probability, 1 / n_outcomes)
-    rewards = {name: np.minimum(table, 0.0) for name, table in mdp.rewards.items()}  # so that no loop pays
+    rewards = {
+        name: np.minimum(table, 0.0) for name, table in mdp.rewards.items()
+    }  # so that no loop has a positive return
     mdp = replace(mdp, probability=probability, rewards=rewards, terminated=mdp.terminated | (seed % 3 == 0))
     if discount == 1 and horizon is None:
         mdp = replace(mdp, terminated=mdp.terminated | (np.arange(n_outcomes) == 0))
@@ -187,3 +189,34 @@ def test_a_difference_above_the_tolerance_is_no_tie(workshop: ModuleType) -> Non
     assert solve(nearly, GOLD, discount=0.9).policy[0, 1].tolist() == [1.0, 0.0]
     gold[1, 0] -= 1e-9 - 1e-13
     assert solve(nearly, GOLD, discount=0.9).policy[0, 1] == pytest.approx([0.5, 0.5], abs=1e-12)
+
+
+@pytest.mark.parametrize(("large", "tied"), [([1, 1e6], True), ([1e6, 1], True), ([1, 1], False)])
+def test_the_tolerance_is_of_the_largest_value_of_this_step_and_the_later_ones(
+    large: list[float], tied: bool
+) -> None:
+    # Every action ends the episode, so the values of a step are its rewards. In state 0 the two actions differ by 1e-5:
+    # 1e-9 of the largest value is 1e-3 where a value is 1e6, and 1e-9 where every value is 1.
+    shape = (2, 2, 1)
+    reward = np.array([[1.0, 1.0 + 1e-5], [large[0], large[0]]])
+    last = np.array([[0.0, 0.0], [large[1] - large[0]] * 2])
+    mdp = TabularMDP(
+        next_state=np.zeros(shape, dtype=int),
+        probability=np.ones(shape),
+        terminated=np.ones(shape, dtype=bool),
+        rewards={"gold": reward[:, :, None]},
+        last_rewards={"gold": last},
+        available=np.ones(shape[:2], dtype=bool),
+        log_reference=np.log([[0.75, 0.25]] * 2),
+        start=np.array([0.5, 0.5]),
+        horizon=2,
+        horizon_terminates=True,
+    )
+    solution = solve(mdp, GOLD, discount=1.0)
+    optimal = optimal_actions(mdp, solution, GOLD)
+    assert solution.policy[0, 0].tolist() == pytest.approx([0.75, 0.25] if tied else [0.0, 1.0])
+    assert optimal[0, 0].tolist() == [tied, True]
+    # The last step has no later one: a large value before it changes nothing.
+    late = large[1] > 1
+    assert solution.policy[1, 0].tolist() == pytest.approx([0.75, 0.25] if late else [0.0, 1.0])
+    assert optimal[1, 0].tolist() == [late, True]

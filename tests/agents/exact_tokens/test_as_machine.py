@@ -1,4 +1,4 @@
-"""A function as a machine of the prefix tree: it pays the same, so whatever is exact for machines is exact for it."""
+"""A function as a machine of the prefix tree: it has the same rewards, so it is exact wherever machines are."""
 
 import numpy as np
 import pytest
@@ -18,9 +18,9 @@ from tokenwalk.envs.token_model import TokenModel, compose
 
 
 class Restless:
-    """A source that pays each token something of its own, by all the tokens before it and the prompt."""
+    """A source whose reward for each token depends on all the tokens before it and the prompt."""
 
-    name, low, high, paid = "restless", -10.0, 10.0, "token"
+    name, low, high, timing = "restless", -10.0, 10.0, "token"
 
     def score(self, batch: TokenBatch) -> FloatArray:
         tokens = np.hstack([batch.prompt, batch.completion]).astype(np.float64)
@@ -29,13 +29,13 @@ class Restless:
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=25)
-def test_it_pays_every_token_what_the_source_pays(seed: int) -> None:
+def test_it_rewards_every_token_as_the_source_does(seed: int) -> None:
     task, source = random_task(seed), Restless()
     batch = enumerate_completions(task).batch(task)
-    paid = score_tokens([source], batch.prompt, batch.completion, batch.length, task.vocabulary)  # type: ignore[list-item]
+    direct = score_tokens([source], batch.prompt, batch.completion, batch.length, task.vocabulary)  # type: ignore[list-item]
     machine = unfolded(source, task)  # type: ignore[arg-type]
     same = score_tokens([machine], batch.prompt, batch.completion, batch.length, task.vocabulary)
-    assert same["restless"] == pytest.approx(paid["restless"], abs=1e-15)
+    assert same["restless"] == pytest.approx(direct["restless"], abs=1e-15)
     assert machine.name == "restless"
 
 
@@ -51,7 +51,7 @@ def test_its_optimum_is_that_of_the_tree_of_whole_completions(seed: int, kl_coef
     )
 
 
-def test_texts_that_are_paid_alike_are_one_state() -> None:
+def test_prefixes_with_the_same_rewards_are_one_state() -> None:
     task = find_task("Flattery")
     source = FunctionSource("praise", lambda text: text.count("great"), task.vocabulary)
     machine = unfolded(source, task).machine

@@ -1,4 +1,4 @@
-"""Completions and policies over tokens, on random small tasks, against a recursion that is written out here."""
+"""Completions and policies over tokens, on random small tasks, against a recursion in this file."""
 
 from dataclasses import replace
 
@@ -14,10 +14,10 @@ from tokenwalk.agents.exact_tokens.completions import (
     TreeTooLargeError,
     best_text,
     count_prefixes,
-    draw,
     enumerate_completions,
     log_prob_of,
     sample_completions,
+    sample_tokens,
     top_completions,
 )
 from tokenwalk.agents.exact_tokens.token_policy import AutomatonPolicy, exact_policy, reference_on_tokens
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 seeds = st.integers(0, 2**32 - 1)
 
 
-def written_out(task: Task) -> dict[tuple[int, tuple[int, ...]], float]:
+def by_recursion(task: Task) -> dict[tuple[int, tuple[int, ...]], float]:
     """Return the log-probability of every completion that the mask allows, by prompt and tokens; one call a prefix."""
     reference, found = task.reference, {}
     allowed = (
@@ -67,7 +67,7 @@ def distribution(task: Task, policy: AutomatonPolicy) -> dict[tuple[int, tuple[i
 @settings(max_examples=30)
 def test_every_completion_that_the_mask_allows_is_there_once_with_its_probability(seed: int) -> None:
     task = random_task(seed)
-    by_hand = written_out(task)
+    by_hand = by_recursion(task)
     completions = enumerate_completions(task)
     keys = [
         (prompt, tuple(tokens[:length].tolist()))
@@ -84,9 +84,9 @@ def test_every_completion_that_the_mask_allows_is_there_once_with_its_probabilit
 @settings(max_examples=30)
 def test_the_size_of_the_tree_is_counted_without_growing_it(seed: int) -> None:
     task = random_task(seed)
-    prefixes = {(p, tokens[:size]) for p, tokens in written_out(task) for size in range(len(tokens) + 1)}
+    prefixes = {(p, tokens[:size]) for p, tokens in by_recursion(task) for size in range(len(tokens) + 1)}
     assert count_prefixes(task) == len(prefixes)
-    assert len(enumerate_completions(task, limit=len(prefixes))) == len(written_out(task))
+    assert len(enumerate_completions(task, limit=len(prefixes))) == len(by_recursion(task))
     with pytest.raises(TreeTooLargeError, match="raise the limit") as caught:
         enumerate_completions(task, limit=len(prefixes) - 1)
     assert (caught.value.prefixes, caught.value.at_least) == (len(prefixes), False)
@@ -103,7 +103,7 @@ def test_a_prompt_that_is_never_given_is_no_part_of_the_tree() -> None:
 
 @given(seeds, st.sampled_from([0.0, 0.5]))
 @settings(max_examples=30)
-def test_the_exact_policy_writes_the_closed_form_over_completions(seed: int, kl_coef: float) -> None:
+def test_the_exact_policy_is_the_closed_form_over_completions(seed: int, kl_coef: float) -> None:
     task = random_task(seed)
     every = enumerate_completions(task)
     gold = every.scores(task, task.sources.values())["gold"]
@@ -153,8 +153,8 @@ def test_the_most_probable_text_of_a_soft_optimum_is_found_among_very_many() -> 
     task = find_task("Lexicon")
     top = top_completions(task, optimum(task, 0.3), 5)
     assert (np.diff(top.log_prob) <= 1e-12).all()
-    drawn = sample_completions(task, optimum(task, 0.3), 2_000, np.random.default_rng(0))
-    assert drawn.log_prob.max() <= top.log_prob[0] + 1e-9
+    sampled = sample_completions(task, optimum(task, 0.3), 2_000, np.random.default_rng(0))
+    assert sampled.log_prob.max() <= top.log_prob[0] + 1e-9
 
 
 @pytest.mark.parametrize("count_prompt", [(0, 0), (1, 2), (1, -1)])
@@ -167,10 +167,10 @@ def test_a_count_or_a_prompt_that_is_none_is_refused(count_prompt: tuple[int, in
 def test_samples_follow_the_exact_distribution_by_chi_square() -> None:
     task = random_task(3)
     policy, count = optimum(task, 1.0), 20_000
-    drawn = sample_completions(task, policy, count, np.random.default_rng(0))
+    sampled = sample_completions(task, policy, count, np.random.default_rng(0))
     exact = enumerate_completions(task, policy)
     keys = {(p, *t.tolist()): row for row, (p, t) in enumerate(zip(exact.prompt, exact.tokens, strict=True))}
-    rows = [keys[p, *t.tolist()] for p, t in zip(drawn.prompt, drawn.tokens, strict=True)]
+    rows = [keys[p, *t.tolist()] for p, t in zip(sampled.prompt, sampled.tokens, strict=True)]
     seen, expected = np.bincount(rows, minlength=len(exact)), count * exact.weights(task)
     often = expected >= 5
     assert often.sum() >= 8
@@ -189,31 +189,31 @@ def test_samples_follow_the_exact_distribution_by_chi_square() -> None:
 def test_a_sample_knows_its_own_probability_under_both_policies() -> None:
     task = random_task(3)
     policy = optimum(task, 1.0)
-    drawn = sample_completions(task, policy, 50, np.random.default_rng(1))
-    assert drawn.log_prob == pytest.approx(log_prob_of(task, policy, drawn), abs=1e-12)
-    assert drawn.log_reference == pytest.approx(
-        log_prob_of(task, reference_on_tokens(task), drawn), abs=1e-12
+    sampled = sample_completions(task, policy, 50, np.random.default_rng(1))
+    assert sampled.log_prob == pytest.approx(log_prob_of(task, policy, sampled), abs=1e-12)
+    assert sampled.log_reference == pytest.approx(
+        log_prob_of(task, reference_on_tokens(task), sampled), abs=1e-12
     )
     again = sample_completions(task, policy, 50, np.random.default_rng(1))
-    assert (drawn.tokens == again.tokens).all()
+    assert (sampled.tokens == again.tokens).all()
 
 
-def test_a_draw_is_never_of_probability_0() -> None:
+def test_a_sample_is_never_of_probability_0() -> None:
     probability = np.tile([0.0, 0.7, 0.0, 0.3, 0.0], (2_000, 1)) * np.linspace(0.9, 1.1, 2_000)[:, None]
 
     class Ends:
-        """A generator that draws 0 and the largest number below 1."""
+        """A generator that returns 0 and the largest number below 1."""
 
         def random(self, size: int) -> Floats:
             return np.where(np.arange(size) % 2, np.nextafter(1.0, 0.0), 0.0)
 
     for rng in (np.random.default_rng(0), Ends()):
-        assert set(draw(probability, rng).tolist()) == {1, 3}  # type: ignore[arg-type]
+        assert set(sample_tokens(probability, rng).tolist()) == {1, 3}  # type: ignore[arg-type]
 
 
 def test_a_deterministic_policy_is_followed_down_one_path_at_any_size() -> None:
     class Ending:
-        """Writes 40 letters, then ends."""
+        """Generates 40 letters, then ends."""
 
         def log_probs(self, batch: TokenBatch) -> Floats:
             token = np.where(batch.length < 40, 0, 26 + 1)
@@ -225,7 +225,7 @@ def test_a_deterministic_policy_is_followed_down_one_path_at_any_size() -> None:
     assert found.texts(find_task("Lexicon", 60)) == ["a" * 40]
 
 
-def test_a_tree_that_a_policy_outgrows_says_what_it_found() -> None:
+def test_a_tree_above_its_limit_reports_its_size() -> None:
     task = find_task("Keyword")
     with pytest.raises(TreeTooLargeError, match="at least") as caught:
         enumerate_completions(task, reference_on_tokens(task), limit=1_000)
@@ -256,7 +256,7 @@ def test_a_policy_that_is_none_is_refused(answer: list[float], message: str) -> 
         enumerate_completions(find_task("Flattery"), Answering(np.array(answer)))
 
 
-def test_a_policy_that_writes_a_masked_token_is_refused() -> None:
+def test_a_policy_with_a_masked_token_is_refused() -> None:
     reference = ReferencePolicy(
         np.zeros((1, 3), np.int64),
         np.array([[0.5, 0.0, 0.5]]),

@@ -1,6 +1,7 @@
 """Any policy over tokens, in three ways to the same figures: the product, the prefix tree, sampling."""
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,12 @@ from random_tasks import one_token_task, random_task
 
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import DominanceError, evaluate
-from tokenwalk.agents.exact_tokens.completions import TreeTooLargeError, enumerate_completions, log_prob_of
+from tokenwalk.agents.exact_tokens.completions import (
+    TreeTooLargeError,
+    enumerate_completions,
+    log_prob_of,
+    sample_completions,
+)
 from tokenwalk.agents.exact_tokens.exact_tables import exact_tables, optimal_value, train_weights
 from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
 from tokenwalk.agents.exact_tokens.token_policy import (
@@ -23,16 +29,16 @@ from tokenwalk.agents.exact_tokens.token_policy import (
 )
 from tokenwalk.envs.rewards.source import Source, TokenBatch
 from tokenwalk.envs.tasks import Task, find_task
-from tokenwalk.envs.token_model import Paid, TokenModel, compose
+from tokenwalk.envs.token_model import RewardTerm, TokenModel, compose
 
 Floats = NDArray[np.float64]
 seeds = st.integers(0, 2**32 - 1)
-BOTH: list[Paid] = [("gold", 0.5), ("proxy", 2.0)]
+BOTH: list[RewardTerm] = [("gold", 0.5), ("proxy", 2.0)]
 
 
 @dataclass(frozen=True)
 class Opaque:
-    """A source that is a function, nobody knows of what: here of a machine."""
+    """A source that is a function, here of a machine that the code cannot see."""
 
     inner: Source
 
@@ -49,8 +55,8 @@ class Opaque:
         return self.inner.high
 
     @property
-    def paid(self) -> Literal["token", "end"]:
-        return self.inner.paid
+    def timing(self) -> Literal["token", "end"]:
+        return self.inner.timing
 
     def score(self, batch: TokenBatch) -> Floats:
         return self.inner.score(batch)
@@ -71,8 +77,8 @@ def opaque(task: Task, *names: str) -> Task:
     return replace(task, **{name: Opaque(task.sources[name]) for name in names})
 
 
-def model_of(task: Task, paid: Paid | list[Paid] = "gold") -> TokenModel:
-    return TokenModel(task, compose(task, paid))
+def model_of(task: Task, train: RewardTerm | list[RewardTerm] = "gold") -> TokenModel:
+    return TokenModel(task, compose(task, train))
 
 
 def random_policy(model: TokenModel, seed: int) -> AutomatonPolicy:
@@ -98,9 +104,9 @@ def test_the_product_the_tree_and_the_tables_agree_on_any_policy(seed: int) -> N
     assert (product.proxy, product.gold) == pytest.approx(
         (tables.returns["proxy"], tables.returns["gold"]), abs=1e-12
     )
-    for name in ("paid", "gold", "proxy", "kl", "entropy", "length", "regularized_return", "regret"):
+    for name in ("return_", "gold", "proxy", "kl", "entropy", "length", "regularized_return", "regret"):
         assert getattr(product, name) == pytest.approx(getattr(tree, name), abs=1e-10), name
-    assert tree.paid == pytest.approx(0.5 * tree.gold + 2.0 * tree.returns["proxy"], abs=1e-12)
+    assert tree.return_ == pytest.approx(0.5 * tree.gold + 2.0 * tree.returns["proxy"], abs=1e-12)
 
 
 @given(seeds)
@@ -140,8 +146,8 @@ def test_regret_is_kl_coef_times_the_divergence_from_the_optimum(seed: int, kl_c
     model = model_of(task)
     policy = random_policy(model, seed)
     best = exact_policy(model, solve(model.tabular_mdp(), {"gold": 1.0}, discount=1.0, kl_coef=kl_coef))
-    written = enumerate_completions(task, policy)
-    divergence = written.weights(task) @ (written.log_prob - log_prob_of(task, best, written))
+    every = enumerate_completions(task, policy)
+    divergence = every.weights(task) @ (every.log_prob - log_prob_of(task, best, every))
     found = evaluate_tokens(model, Unfolded(policy), kl_coef=kl_coef)
     assert found.regret == pytest.approx(kl_coef * divergence, abs=1e-10)
     assert evaluate_tokens(model, Unfolded(best), kl_coef=kl_coef).regret == pytest.approx(0.0, abs=1e-10)
@@ -185,7 +191,7 @@ def test_the_optimum_averages_prompts_outside_the_logarithm() -> None:
     assert widest > 0.1
 
 
-def test_what_is_not_paid_does_not_hide_the_optimum() -> None:
+def test_a_source_with_no_weight_does_not_hide_the_optimum() -> None:
     task = opaque(find_task("Keyword"), "gold")
     machine = find_task("Keyword").gold
     named = task.machine_source("machine", machine)  # type: ignore[arg-type]
@@ -195,7 +201,7 @@ def test_what_is_not_paid_does_not_hide_the_optimum() -> None:
         exact_tables(model_of(task))
 
 
-def test_a_policy_that_writes_what_the_reference_never_writes_is_infinitely_far_from_it() -> None:
+def test_a_completion_that_the_reference_gives_probability_0_makes_the_kl_infinite() -> None:
     model = model_of(one_token_task([0.5, 0.5, 0.0]))
     stop = AutomatonPolicy(
         np.zeros((1, 3), np.int64),
@@ -243,7 +249,13 @@ def test_monte_carlo_is_within_four_standard_errors_of_the_exact_figures(name: s
     assert (exact.method, estimate.method) == ("product", "monte carlo")
     assert not estimate.exact
     assert not exact.intervals
-    figures = {"paid": "paid", "reward/gold": "gold", "kl": "kl", "entropy": "entropy", "length": "length"}
+    figures = {
+        "return": "return_",
+        "reward/gold": "gold",
+        "kl": "kl",
+        "entropy": "entropy",
+        "length": "length",
+    }
     figures |= {"regularized_return": "regularized_return", "regret": "regret"}
     for key, attribute in figures.items():
         low, high = estimate.intervals[key]
@@ -252,8 +264,26 @@ def test_monte_carlo_is_within_four_standard_errors_of_the_exact_figures(name: s
         assert low <= getattr(estimate, attribute) <= high
 
 
-def test_what_was_never_drawn_is_not_denied() -> None:
-    """On Password 10,000 draws of the reference policy are all worth 0; the truth is 2e-7."""
+def test_the_interval_of_an_estimate_is_the_mean_and_1_96_standard_errors_with_n_minus_1() -> None:
+    model = model_of(find_task("Flattery"), "proxy")
+    policy, n = Unfolded(reference_on_tokens(model.task)), 6
+    estimate = evaluate_tokens(model, policy, limit=1, samples=n, rng=np.random.default_rng(3))
+    sampled = sample_completions(model.task, policy, n, np.random.default_rng(3))
+    scores = sampled.scores(model.task, model.composition.sources)
+    for key, values in {
+        "return": scores["proxy"],
+        "reward/gold": scores["gold"],
+        "length": sampled.length,
+    }.items():
+        mean = sum(values) / n
+        deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
+        half = NormalDist().inv_cdf(0.975) * deviation / n**0.5
+        assert half > 0.1
+        assert estimate.intervals[key] == pytest.approx((mean - half, mean + half), abs=1e-12)
+
+
+def test_the_interval_covers_what_was_never_sampled() -> None:
+    """On Password 10,000 samples of the reference policy all have gold 0; the exact value is 2e-7."""
     model = model_of(find_task("Password"))
     reference = reference_on_tokens(model.task)
     exact = evaluate_tokens(model, reference)
@@ -268,13 +298,13 @@ def test_an_estimate_alarms_only_with_its_whole_interval() -> None:
     model = model_of(find_task("Keyword"))
     shown = Unfolded(reference_on_tokens(model.task))
     estimate = evaluate_tokens(model, shown)
-    low, high = estimate.intervals["paid"]
+    low, high = estimate.intervals["return"]
     error = (high - low) / 2 / 1.96
-    assert evaluate_tokens(model, shown, optimum=estimate.paid - 3 * error).regret == pytest.approx(
+    assert evaluate_tokens(model, shown, optimum=estimate.return_ - 3 * error).regret == pytest.approx(
         -3 * error
     )
     with pytest.raises(DominanceError, match="monte carlo"):
-        evaluate_tokens(model, shown, optimum=estimate.paid - 5 * error)
+        evaluate_tokens(model, shown, optimum=estimate.return_ - 5 * error)
 
 
 @pytest.mark.parametrize(
@@ -296,11 +326,11 @@ def test_the_kl_may_be_to_any_policy_and_its_optimum_is_the_free_energy(seed: in
     other = exact_policy(model, solve(model.tabular_mdp(), {"gold": 1.0}, discount=1.0, kl_coef=0.7))
     every = enumerate_completions(task)
     logs = log_prob_of(task, other, every)
-    paid = every.scores(task, [model.composition.gold])["gold"]
+    gold = every.scores(task, [model.composition.gold])["gold"]
     value = 0.0
     for prompt in np.unique(every.prompt):
         rows = every.prompt == prompt
-        value += task.prompt_weights[prompt] * 0.4 * np.log(np.exp(paid[rows] / 0.4 + logs[rows]).sum())
+        value += task.prompt_weights[prompt] * 0.4 * np.log(np.exp(gold[rows] / 0.4 + logs[rows]).sum())
     found = optimal_value(model, kl_coef=0.4, reference=other)
     assert found == pytest.approx(value)
     assert found != pytest.approx(own)
@@ -308,9 +338,9 @@ def test_the_kl_may_be_to_any_policy_and_its_optimum_is_the_free_energy(seed: in
     assert reached.kl == pytest.approx(0.0, abs=1e-12)
     assert reached.optimum == pytest.approx(value)
     assert optimal_value(model, kl_coef=0.4, reference=other, limit=1) is None
-    drawn = evaluate_tokens(
+    sampled = evaluate_tokens(
         model, other, kl_coef=0.4, reference=reference_on_tokens(task), limit=1, samples=4_000
     )
-    low, high = drawn.intervals["kl"]
+    low, high = sampled.intervals["kl"]
     exact = evaluate_tokens(model, other).kl
     assert low - (high - low) < exact < high + (high - low)

@@ -8,7 +8,7 @@ import pytest
 
 import tokenwalk  # noqa: F401 - registers the ids
 from tokenwalk.agents.exact.dynamic_programming import solve
-from tokenwalk.agents.exact_tokens.best_of_n import best_of_n, best_of_n_probability, return_laws
+from tokenwalk.agents.exact_tokens.best_of_n import best_of_n, best_of_n_probability, return_distributions
 from tokenwalk.agents.exact_tokens.completions import (
     TreeTooLargeError,
     enumerate_completions,
@@ -27,7 +27,7 @@ REFERENCE = dict(zip(WORDS, (0.30, 0.22, 0.22, 0.06, 0.04, 0.16), strict=True))
 
 
 def flattery(praise: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return log pi_ref, gold and the reward with ``praise`` per praise word of every completion, written out by hand."""
+    """Return log pi_ref, gold and the reward with ``praise`` per praise word of every completion, by enumeration here."""
     rows = []
     for size in range(6):
         for words in itertools.product(WORDS[:-1], repeat=size):
@@ -84,7 +84,7 @@ def test_the_regularized_optimum_of_the_machines_is_the_closed_form_over_complet
     found = evaluate_tokens(model, exact_policy(model, solution), kl_coef=kl_coef)
     assert found.method == "product"
     assert found.gold == pytest.approx(exact @ gold, abs=1e-12)
-    assert found.paid == pytest.approx(exact @ proxy, abs=1e-12)
+    assert found.return_ == pytest.approx(exact @ proxy, abs=1e-12)
     assert found.kl == pytest.approx(exact @ (np.log(exact) - log_reference), abs=1e-11)
     assert found.regret == pytest.approx(0.0, abs=1e-11)
     split_per_token = np.exp(log_reference) @ gold  # a twin that forgets the reward altogether
@@ -111,8 +111,8 @@ def test_sampling_agrees_with_the_exact_figures_within_four_standard_errors() ->
     model = model_of("Flattery")
     policy = Jitter(model, 2)
     exact = evaluate_tokens(model, policy)
-    drawn = sample_completions(model.task, policy, 4000, np.random.default_rng(0))
-    gold = drawn.scores(model.task, model.composition.sources)["gold"]
+    sampled = sample_completions(model.task, policy, 4000, np.random.default_rng(0))
+    gold = sampled.scores(model.task, model.composition.sources)["gold"]
     assert abs(gold.mean() - exact.gold) < 4 * gold.std() / len(gold) ** 0.5
     estimate = evaluate_tokens(model, policy, limit=10)
     assert not estimate.exact
@@ -126,17 +126,17 @@ def test_a_tree_too_large_says_its_size() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 16, 300])
-def test_best_of_n_is_the_law_over_completions_with_ties_at_random(n: int) -> None:
+def test_best_of_n_is_the_distribution_over_completions_with_ties_at_random(n: int) -> None:
     log_reference, gold, proxy = flattery(0.7)
     probability = np.exp(log_reference)
     level = np.round(proxy, 9)
     below = np.array([probability[level < one].sum() for one in level])
     tied = np.array([probability[level == one].sum() for one in level])
-    law = probability / tied * ((below + tied) ** n - below**n)
-    found = best_of_n(return_laws(model_of("Flattery", reward="proxy")), n)
-    assert best_of_n_probability(probability, proxy, n) == pytest.approx(law, abs=1e-12)
-    assert found.kl == pytest.approx(law @ np.log(law / probability), abs=1e-10)
-    assert found.returns["gold"] == pytest.approx(law @ gold, abs=1e-10)
+    chosen = probability / tied * ((below + tied) ** n - below**n)
+    found = best_of_n(return_distributions(model_of("Flattery", reward="proxy")), n)
+    assert best_of_n_probability(probability, proxy, n) == pytest.approx(chosen, abs=1e-12)
+    assert found.kl == pytest.approx(chosen @ np.log(chosen / probability), abs=1e-10)
+    assert found.returns["gold"] == pytest.approx(chosen @ gold, abs=1e-10)
     assert found.kl <= found.bound + 1e-12
     if n > 1:
         assert found.bound - found.kl > 1e-3  # ties: a twin that takes the bound for the value is caught
@@ -187,3 +187,16 @@ def test_the_fits_return_the_coefficients_that_made_the_data() -> None:
     )
     with pytest.raises(ValueError, match="points are left to fit"):
         fit_rl(kl[:2], kl[:2])
+
+
+def test_a_fit_leaves_out_points_below_a_tenth_of_the_largest_root_of_the_kl() -> None:
+    kl = np.array(
+        [0.0, 0.0099, 0.0101, 0.05, 1.0]
+    )  # d is 0.0995 and 0.1005 of the largest at the two in question
+    d = np.sqrt(kl)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rl = np.where(d > 0.1, d * (1.5 - 0.7 * np.log(d)), 7.0)
+    found, best = fit_rl(kl, rl), fit_best_of_n(kl, np.where(d > 0.1, d * (1.5 - 0.3 * d), 7.0))
+    assert (found.alpha, found.beta) == (pytest.approx(1.5), pytest.approx(0.7))
+    assert (best.alpha, best.beta) == (pytest.approx(1.5), pytest.approx(0.3))
+    assert (found.residual, best.residual) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))

@@ -77,7 +77,7 @@ def test_the_worst_exploit_and_the_gold_of_the_argmax_are_those_of_a_list() -> N
     proxy = np.array([3.0, 3.0, 1.0, 0.0, 4.0])
     worst = worst_exploit(gold, proxy)
     assert (worst.row, worst.proxy, worst.gold) == (4, 4.0, -1.0)
-    # prompt 0: two tie, split 1 to 3; prompt 1: what is never written is still the argmax
+    # prompt 0: two tie, split 1 to 3; prompt 1: a completion of probability 0 is still the argmax
     expected = 0.6 * (0.1 * 1 + 0.3 * 2) / 0.4 + 0.4 * -1.0
     assert gold_of_argmax(prompt, weight, gold, proxy) == pytest.approx(expected)
     split_evenly = 0.6 * 1.5 + 0.4 * -1.0  # a twin

@@ -1,4 +1,4 @@
-"""What the language model's learners may be told."""
+"""Configs of the language model's algorithms."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from tokenwalk.agents.policy_gradient.config import (
         ({"kl_coef": float("nan")}, "kl_coef is nan: give a finite number"),
         ({"learning_rate": 0}, "learning_rate is 0: give a finite number above 0"),
         ({"clip": True}, "clip is True: give a finite number above 0"),
-        ({"kl": "k4"}, "kl is 'k4': give k1-in-reward or k2-loss"),
+        ({"kl": "k4"}, "kl is 'k4': give one of k1-in-reward, k2-loss"),
         ({"kl_to": "start"}, "kl_to is 'start': give reference or model"),
         ({"normalization": "std"}, "normalization is 'std': give length or constant"),
         ({"kl_anneal": 0}, "kl_anneal is 0: give a finite number above 0"),
@@ -44,7 +44,7 @@ def test_fine_tuning_refuses_the_same_and_no_texts() -> None:
 
 
 @pytest.mark.parametrize("agent", ["rloo", "grpo"])
-def test_a_group_of_one_has_nobody_to_be_compared_with(agent: str) -> None:
+def test_a_group_of_one_is_refused_where_completions_are_compared(agent: str) -> None:
     with pytest.raises(ValueError, match=f"group_size is 1: {agent} compares"):
         check_groups(agent, PolicyGradientConfig(group_size=1))
     check_groups("reinforce", PolicyGradientConfig(group_size=1))
@@ -58,7 +58,7 @@ def test_every_agent_has_defaults_on_every_environment() -> None:
     assert PLACEMENTS[0] == PolicyGradientConfig().kl
 
 
-def test_the_price_of_a_nat_falls_until_half_of_the_training_and_stays() -> None:
+def test_kl_coef_is_annealed_until_half_of_the_training_and_then_constant() -> None:
     falling = PolicyGradientConfig(kl_coef=0.1, kl_anneal=4.0)
     assert [falling.kl_coef_at(share) for share in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(
         [0.4, 0.2, 0.1, 0.1]

@@ -16,6 +16,7 @@ from tokenwalk.agents.exact_tokens.completions import Completions, log_prob_of
 from tokenwalk.agents.exact_tokens.exact_tables import optimal_value
 from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
 from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
+from tokenwalk.agents.policy_gradient.advantages import reward_to_go
 from tokenwalk.agents.policy_gradient.config import ALGORITHMS, Algorithm, PolicyGradientConfig
 from tokenwalk.agents.policy_gradient.trainer import PolicyGradient
 from tokenwalk.envs.reference import ReferencePolicy
@@ -71,13 +72,13 @@ def test_a_group_after_each_prompt_and_what_was_written_is_what_is_learned_from(
     task = find_task("Arithmetic")
     model = TokenModel(task, compose(task, "gold"))
     found = learner(model=model, groups=6, group_size=4)
-    rollout = found.write()
+    rollout = found.generate()
     prompts = rollout.prompt.view(6, 4)
     assert (prompts == prompts[:, :1]).all()
     written = Completions(
         rollout.prompt.numpy(),
         rollout.tokens.numpy(),
-        rollout.written.sum(dim=1).numpy(),
+        rollout.generated.sum(dim=1).numpy(),
         np.zeros(24),
         np.zeros(24),
     )
@@ -86,7 +87,7 @@ def test_a_group_after_each_prompt_and_what_was_written_is_what_is_learned_from(
     )
     reference = log_prob_of(task, reference_on_tokens(task), written)
     assert rollout.reference.sum(dim=1).numpy() == pytest.approx(reference, abs=1e-4)
-    assert not rollout.log_probs[~rollout.written].any()
+    assert not rollout.log_probs[~rollout.generated].any()
     assert (rollout.ids[:, found.lm.first :] == rollout.tokens).all()
 
 
@@ -119,8 +120,8 @@ def test_where_every_completion_is_paid_the_same_nothing_is_learned() -> None:
     model = TokenModel(FLATTERY, compose(FLATTERY, [(source, 1.0)]))
     for algorithm, fields in (("rloo", {}), ("grpo", {}), ("grpo", {"normalization": "constant"})):
         found = learner(algorithm, model, kl_coef=0.0, **fields)  # type: ignore[arg-type]
-        rollout = found.write()
-        paid = replace(rollout, scored=replace(rollout.scored, reward=at_the_end(rollout.written)))
+        rollout = found.generate()
+        paid = replace(rollout, scored=replace(rollout.scored, reward=at_the_end(rollout.generated)))
         before = [one.detach().clone() for one in found.lm.network.parameters()]
         figures = found.update(paid)
         assert figures["train/dead_groups"] == 1.0
@@ -136,26 +137,26 @@ def at_the_end(written: torch.Tensor) -> torch.Tensor:
 
 def test_shaping_is_a_constant_for_methods_that_compare_whole_completions() -> None:
     plain, shaped = learner("grpo"), learner("grpo")
-    rollout = plain.write()
-    potential = torch.rand(rollout.tokens.shape) * rollout.written
+    rollout = plain.generate()
+    potential = torch.rand(rollout.tokens.shape) * rollout.generated
     following = torch.zeros_like(potential)
     following[:, :-1] = potential[:, 1:]
     potential[:, 0] = following.new_tensor(0.7)  # of the beginning, the same for all
     moved = replace(
         rollout,
         scored=replace(
-            rollout.scored, reward=rollout.scored.reward + (following - potential) * rollout.written
+            rollout.scored, reward=rollout.scored.reward + (following - potential) * rollout.generated
         ),
     )
-    one, _ = plain.advantages(rollout, plain.rewards(rollout))
-    other, _ = shaped.advantages(moved, shaped.rewards(moved))
+    one = plain.advantages(rollout, plain.rewards(rollout))
+    other = shaped.advantages(moved, shaped.rewards(moved))
     assert torch.allclose(one, other, atol=1e-4)
 
 
 def test_a_group_of_one_is_refused_before_anything_is_written() -> None:
     with pytest.raises(ValueError, match="group_size is 1"):
         learner("rloo", group_size=1)
-    learner("reinforce", groups=8, group_size=1).write()
+    learner("reinforce", groups=8, group_size=1).generate()
 
 
 def test_a_reference_that_never_writes_a_token_makes_the_kl_infinite_and_is_refused() -> None:
@@ -167,7 +168,7 @@ def test_a_reference_that_never_writes_a_token_makes_the_kl_infinite_and_is_refu
     )
     model = TokenModel(never, compose(never, "gold"))
     lm = fresh_lm(never, SMALL, seed=0)
-    with pytest.raises(ValueError, match="never writes token 0 in context 0, so the KL is infinite"):
+    with pytest.raises(ValueError, match="never generates token 0 in context 0, so the KL is infinite"):
         learner(model=model, lm=lm)
     learner(model=model, lm=lm, kl_coef=0.0)
     learner(model=model, lm=lm, kl_to="model")
@@ -177,7 +178,7 @@ def test_a_loss_that_is_not_finite_stops_it_by_update_and_batch_with_the_last_go
     found = learner(groups=4, group_size=4, evaluate_every=1)
     found.learn(50, lambda steps, figures: None)
     good = [one.detach().clone() for one in found.lm.network.parameters()]
-    rollout = found.write()
+    rollout = found.generate()
     reward = rollout.scored.reward.clone()
     reward[0, 0] = math.inf
     with pytest.raises(
@@ -216,3 +217,80 @@ def test_evaluations_are_asked_for_now_and_then_and_at_the_end_and_their_time_is
     assert len(with_evaluation) == len(asked)
     assert all(figures["time/evaluation_seconds"] >= 0 for figures in with_evaluation)
     assert logged[-1]["train/learning_rate"] < logged[0]["train/learning_rate"]
+
+
+def test_prompts_are_sampled_by_their_weights_and_by_the_seed() -> None:
+    task = find_task("Arithmetic")
+    weights = np.zeros(len(task.prompts))
+    weights[[3, 50]] = 0.75, 0.25
+    model = TokenModel(task := replace(task, prompt_weights=weights), compose(task, "gold"))
+    prompts = [
+        learner("reinforce", model, seed=seed, groups=2_000, group_size=1).generate().prompt
+        for seed in (0, 0, 1)
+    ]
+    assert set(prompts[0].tolist()) == {3, 50}
+    share = float((prompts[0] == 3).double().mean())
+    assert abs(share - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 2_000)  # four standard errors of a binomial share
+    assert torch.equal(prompts[0], prompts[1])
+    assert not torch.equal(prompts[0], prompts[2])
+
+
+def test_the_logged_kl_is_log_pi_minus_log_reference_and_estimates_the_exact_kl() -> None:
+    found = learner("reinforce", lm=fresh_lm(FLATTERY, SMALL, seed=0), groups=4_000, group_size=1)
+    exact = evaluate_tokens(found.model, found.lm).kl
+    assert exact > 0.05  # a uniform policy against [0.30, 0.22, 0.22, 0.06, 0.04, 0.16]
+    rollout = found.generate()
+    log_ratio = (rollout.log_probs - rollout.reference).sum(dim=1)
+    logged = found.update(rollout)["train/kl"]
+    assert logged == pytest.approx(float(log_ratio.mean()))
+    assert logged == pytest.approx(exact, abs=4 * float(log_ratio.std()) / 4_000**0.5)
+
+
+def test_reinforces_baseline_is_a_running_mean_of_earlier_updates_only() -> None:
+    found = learner("reinforce", groups=8, group_size=1, kl_coef=0.0)
+    baseline = torch.zeros(FLATTERY.horizon)
+    for _ in range(3):
+        rollout = found.generate()
+        rewards = found.rewards(rollout)
+        returns = reward_to_go(rewards)
+        advantages = found.advantages(rollout, rewards)
+        assert torch.allclose(advantages, returns - baseline, atol=1e-6)  # without this update's returns
+        for time in range(FLATTERY.horizon):
+            here = returns[rollout.generated[:, time], time]
+            mean = here.mean() if len(here) else torch.zeros(())
+            baseline[time] = 0.9 * baseline[time] + 0.1 * mean
+    assert baseline.any()
+
+
+def test_ppos_target_is_the_advantage_plus_the_value_and_pulls_the_critic_to_the_return() -> None:
+    found = learner("ppo-lm", groups=16, group_size=4, kl_coef=0.0, learning_rate=3e-2)
+    for _ in range(5):
+        found.update(found.generate())
+    rollout = found.generate()
+    rewards = found.rewards(rollout)
+    assert rollout.values is not None
+    assert rollout.values.abs().max() > 0.01  # so that the advantage alone differs from the target
+    targets = found.targets(rollout, rewards)
+    advantages = found.advantages(rollout, rewards)
+    assert targets is not None
+    assert torch.allclose(targets, advantages + rollout.values)
+    last = rollout.generated.sum(dim=1) - 1
+    rows = torch.arange(len(last))
+    # At the last token delta = r - V, so the target A + V is the reward itself.
+    assert torch.allclose(targets[rows, last], rewards[rows, last], atol=1e-6)
+    assert found.targets(replace(rollout, values=None), rewards) is None
+
+
+def test_rloos_advantage_of_a_token_is_from_its_own_reward_to_go() -> None:
+    found = learner("rloo", groups=1, group_size=2, kl_coef=0.0)
+    rollout = found.generate()
+    horizon = FLATTERY.horizon
+    generated = torch.zeros(2, horizon, dtype=torch.bool)
+    generated[0, :3], generated[1, :2] = True, True
+    rewards = torch.zeros(2, horizon)
+    rewards[0, :3], rewards[1, :2] = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([8.0, 16.0])
+    advantages = found.advantages(replace(rollout, generated=generated), rewards)
+    # Rewards-to-go: [7, 6, 4] and [24, 16]. At the third token the first is alone: the other's return 24 is the baseline.
+    assert advantages[0, :3].tolist() == [7 - 24, 6 - 16, 4 - 24]
+    assert advantages[1, :2].tolist() == [24 - 7, 16 - 6]
+    assert not advantages[~generated].any()

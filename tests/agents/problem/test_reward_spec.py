@@ -115,7 +115,7 @@ def test_a_bonus_moves_the_optimum_and_the_tool_says_by_how_much(mine: Path) -> 
     found = solve_problem(problem, bonus=[f"{mine}:praise=1.2"]).report["shaping"]
     assert not found["unchanged"]
     assert found["changed_states"] > 0
-    assert found["gold_after"] == pytest.approx(-2.5)  # 1.2 makes the catalogue's proxy
+    assert found["gold_after"] == pytest.approx(-2.5)  # 1.2 makes the catalog's proxy
     assert found["gold_lost"] == pytest.approx(5.0)
     assert "goes from 2.5 to -2.5" in found["sentence"]
     little = solve_problem(problem, bonus=[f"{mine}:praise=0.01"]).report["shaping"]

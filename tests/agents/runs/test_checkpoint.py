@@ -21,7 +21,7 @@ ARRAYS = {"q": np.arange(12.0).reshape(3, 4), "visits": np.array([1, 2, 3])}
 META = {"step": 7, "name": "ärger", "nested": [1, None, True]}
 
 
-def test_arrays_and_their_description_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_arrays_and_their_description_are_read_as_they_were_saved(tmp_path: Path) -> None:
     write_arrays(tmp_path / "model.npz", ARRAYS, META)
     arrays, meta = read_arrays(tmp_path / "model.npz")
     assert meta == META
@@ -52,7 +52,7 @@ def test_a_torn_file_falls_back_on_the_one_before_it(tmp_path: Path, kept: int) 
         assert read_arrays(path)[1] == {"step": 1}
 
 
-def test_an_array_of_objects_is_never_written(tmp_path: Path) -> None:
+def test_an_array_of_objects_is_never_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         write_arrays(tmp_path / "model.npz", {"bad": np.array([{}], dtype=object)}, {})
     assert not (tmp_path / "model.npz").exists()
@@ -75,7 +75,7 @@ def test_a_kill_between_writing_and_renaming_leaves_the_old_file(
 ) -> None:
     path = tmp_path / "summary.json"
     write_json(path, {"steps": 1})
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
         write_json(path, {"steps": 2})
     assert read_json(path) == {"steps": 1}

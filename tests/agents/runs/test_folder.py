@@ -34,7 +34,7 @@ def test_an_existing_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> Non
     assert (tmp_path / "run" / "mine.txt").read_text() == "keep"
 
 
-def test_a_place_that_cannot_be_written_is_named_with_the_mend(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_named_with_the_fix(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match=r"cannot be written .*--run-dir"):
         RunFolder.create(tmp_path / "file" / "run", "")
@@ -42,7 +42,7 @@ def test_a_place_that_cannot_be_written_is_named_with_the_mend(tmp_path: Path) -
         RunFolder.create(None, "x", root=tmp_path / "file" / "runs")
 
 
-def test_opening_something_else_than_a_run_says_what_it_is(tmp_path: Path) -> None:
+def test_opening_something_else_than_a_run_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="is no folder"):
         RunFolder.open(tmp_path / "nothing")
     with pytest.raises(RunFolderError, match=r"holds no run .*config\.json"):
@@ -54,5 +54,7 @@ def test_opening_something_else_than_a_run_says_what_it_is(tmp_path: Path) -> No
     with pytest.raises(DamagedFileError, match="lacks agent, env or config"):
         RunFolder.open(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "format": FORMAT + 1}))
-    with pytest.raises(DamagedFileError, match="has format 2, this version reads 1"):
+    with pytest.raises(
+        DamagedFileError, match=rf"has format {FORMAT + 1}, this version reads 1 and {FORMAT}"
+    ):
         RunFolder.open(tmp_path)

@@ -16,7 +16,7 @@ def test_every_item_comes_with_its_result() -> None:
     assert dict(in_processes(math.factorial, range(6), jobs=2)) == {n: math.factorial(n) for n in range(6)}
 
 
-def test_an_error_is_the_callers() -> None:
+def test_an_error_is_raised_in_the_caller() -> None:
     with pytest.raises(ValueError, match=r"factorial|not defined"):
         dict(in_processes(math.factorial, [-1], jobs=1))
 
@@ -25,7 +25,7 @@ def test_after_a_stop_nothing_runs_on() -> None:
     found = in_processes(time.sleep, [0.01, 60, 60, 60], jobs=1)
     assert next(found) == (0.01, None)
     with pytest.raises(KeyboardInterrupt):
-        found.throw(KeyboardInterrupt)
+        found.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
     began = time.monotonic()
     while active_children() and time.monotonic() - began < 10:
         time.sleep(0.05)

@@ -31,7 +31,7 @@ def test_the_csv_and_the_events_hold_the_same_values(tmp_path: Path) -> None:
     assert scalars(tmp_path, "train/epsilon") == [(10, 0.25)]
 
 
-def test_each_line_is_a_run_of_its_own_from_the_first_step_to_the_last_under_the_curves_tag(
+def test_each_line_is_a_separate_run_from_the_first_step_to_the_last_under_the_curves_tag(
     tmp_path: Path,
 ) -> None:
     with Tracker(tmp_path, LINES) as tracker:

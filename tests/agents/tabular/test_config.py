@@ -1,8 +1,9 @@
-"""A config says what is wrong with it, and how it is mended."""
+"""A config says what is wrong with it, and how to fix it."""
 
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tokenwalk.agents.tabular.config import BACKUPS, QLearningConfig
@@ -50,7 +51,7 @@ def test_the_names_of_the_backups_are_in_the_order_of_their_numbers() -> None:
         ({"n_step": 0}, r"n_step is 0: give an integer of 1 or more"),
         ({"n_step": 2.0}, r"n_step is 2.0: give an integer of 1 or more"),
         ({"backup": "soft-q"}, r"kl_coef is 0.0: give a finite number above 0"),
-        ({"kl_coef": 0.5}, r"kl_coef is 0.5: give 0, as only backup 'soft-q' pays for KL"),
+        ({"kl_coef": 0.5}, r"kl_coef is 0.5: give 0, only backup 'soft-q' has a KL penalty"),
     ],
 )
 def test_a_field_out_of_range_is_named_with_its_value_and_its_range(
@@ -58,3 +59,18 @@ def test_a_field_out_of_range_is_named_with_its_value_and_its_range(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         QLearningConfig(**changes)
+
+
+def test_numbers_of_numpy_are_converted_to_pythons() -> None:
+    config = QLearningConfig(
+        discount=np.float32(0.5), step_size=1, epsilon_steps=np.int64(5), final_epsilon=0, n_step=np.int32(2)
+    )
+    assert (config.discount, config.step_size, config.epsilon_steps, config.n_step) == (0.5, 1.0, 5, 2)
+    assert [type(getattr(config, name)) for name in ("discount", "step_size", "final_epsilon")] == [float] * 3
+    assert [type(getattr(config, name)) for name in ("epsilon_steps", "n_step")] == [int] * 2
+
+
+@pytest.mark.parametrize("value", [np.float64("nan"), np.float64(2.0), np.bool_(True), "0.5", None])
+def test_no_other_value_is_a_number(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"discount is .*: give a finite number of 0 or more and at most 1"):
+        QLearningConfig(discount=value)

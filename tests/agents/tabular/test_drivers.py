@@ -1,4 +1,4 @@
-"""The two drivers are one agent: same draws, same tables; in pieces or in one go; interrupted or not."""
+"""Both drivers give the same tables from the same random numbers: in pieces or at once, interrupted or not."""
 
 import signal
 import time
@@ -14,7 +14,7 @@ from tokenwalk.agents.tabular.observations import ObservationIndex, UnsupportedS
 from tokenwalk.agents.tabular.q_learning import QLearning
 from tokenwalk.envs.tabular import TabularMDP, tabular_mdp
 
-WEIGHTS = {"paid": 1.0, "bonus": 0.5}
+WEIGHTS = {"train": 1.0, "bonus": 0.5}
 
 
 def random_mdp(seed: int, horizon: int | None, horizon_terminates: bool, n_outcomes: int = 3) -> TabularMDP:
@@ -36,8 +36,8 @@ def random_mdp(seed: int, horizon: int | None, horizon_terminates: bool, n_outco
         next_state=rng.integers(0, 5, size=shape),
         probability=probability,
         terminated=rng.random(shape) < 0.15,
-        rewards={"paid": rng.normal(size=shape), "bonus": rng.normal(size=shape)},
-        last_rewards={"paid": rng.normal(size=shape[:2])},
+        rewards={"train": rng.normal(size=shape), "bonus": rng.normal(size=shape)},
+        last_rewards={"train": rng.normal(size=shape[:2])},
         available=available,
         log_reference=logits - np.logaddexp.reduce(logits, axis=1, keepdims=True),
         start=np.array([0.0, 0.5, 0.0, 0.5, 0.0]),
@@ -58,8 +58,8 @@ class TableWalk(gym.Env[int, int]):
         self.taken: list[int] = []
 
     def _seen(self) -> tuple[int, dict[str, Any]]:
-        row = self.state + (self.time * self.mdp.n_states if self.times > 1 else 0)
-        return row, {"action_mask": self.mdp.available[self.state].astype(np.int8)}
+        state_index = self.state + (self.time * self.mdp.n_states if self.times > 1 else 0)
+        return state_index, {"action_mask": self.mdp.available[self.state].astype(np.int8)}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -156,7 +156,7 @@ def test_learning_in_pieces_is_learning_in_one_go(backup: str, n_step: int) -> N
     for steps in (1, 0, 2, 497, 500):
         pieces.learn_mdp(mdp, WEIGHTS, steps)
     np.testing.assert_array_equal(whole.memory.q, pieces.memory.q)
-    np.testing.assert_array_equal(whole.memory.cursor, pieces.memory.cursor)
+    np.testing.assert_array_equal(whole.memory.step_state, pieces.memory.step_state)
     assert whole.steps == pieces.steps == 1000
 
 
@@ -167,7 +167,7 @@ def test_learning_from_python_in_pieces_is_learning_in_one_go() -> None:
     envs = [gym.make(env_id) for _ in range(2)]
     for steps in (1, 99, 600):
         pieces.learn_env(envs, steps)
-    np.testing.assert_array_equal(whole.memory.cursor, pieces.memory.cursor)
+    np.testing.assert_array_equal(whole.memory.step_state, pieces.memory.step_state)
     np.testing.assert_array_equal(whole.memory.q, pieces.memory.q)
 
 
@@ -261,13 +261,13 @@ def test_runs_left_behind_by_an_interruption_catch_up() -> None:
 
 
 def test_progress_is_reported_at_the_end_and_no_more_often_than_asked() -> None:
-    mdp, told = random_mdp(5, 7, False), []
+    mdp, reports = random_mdp(5, 7, False), []
     agent = QLearning.for_mdp(mdp, config_of("q-learning"), runs=2)
     agent.learn_mdp(
-        mdp, WEIGHTS, 500, on_progress=lambda step, tags: told.append((step, tags)), progress_every=1e9
+        mdp, WEIGHTS, 500, on_progress=lambda step, tags: reports.append((step, tags)), progress_every=1e9
     )
-    assert [step for step, _ in told] == [500]
-    tags = told[0][1]
+    assert [step for step, _ in reports] == [500]
+    tags = reports[0][1]
     assert tags["train/epsilon"] == 0.2
     assert 0 < tags["train/step_size"] < 0.3
     assert tags["rollout/ep_rew_mean"] == pytest.approx(agent.recent_returns.mean(), rel=1e-12)
@@ -352,10 +352,10 @@ def test_a_seed_that_is_no_integer_of_0_or_more_is_refused(seed: Any) -> None:
         QLearning.for_env(gym.make("FrozenLake-v1"), QLearningConfig(), seed=seed)
 
 
-def test_a_reward_that_is_not_finite_stops_the_run_and_teaches_nothing() -> None:
+def test_a_reward_that_is_not_finite_stops_the_run_and_changes_no_value() -> None:
     env = gym.wrappers.TransformReward(gym.make("FrozenLake-v1"), lambda reward: float("nan"))
     agent = QLearning.for_env(env, QLearningConfig())
-    with pytest.raises(ValueError, match=r"paid nan: a reward must be finite"):
+    with pytest.raises(ValueError, match=r"the reward of .* is nan: it must be finite"):
         agent.learn_env(env, 10)
     assert not agent.values.any()
 
@@ -366,7 +366,7 @@ def test_walks_that_stop_short_of_their_chunks_do_not_let_the_chunk_outgrow_the_
 
     def walk(run: int, steps: int) -> None:
         asked.append(steps)
-        agent.memory.cursor[run, 0] += 1  # as in a growing index, which is walked in small pieces
+        agent.memory.step_state["step"][run] += 1  # as in a growing index, which is walked in small pieces
 
     agent._learn(2000, walk, None, 1.0)
     assert agent.steps == 2000

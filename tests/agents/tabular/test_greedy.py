@@ -1,4 +1,4 @@
-"""Policies from action values: laws that hold for all, and acting by them."""
+"""Policies from action values: properties of all, and actions sampled from them."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def test_the_soft_policy_goes_from_the_reference_to_the_greedy_one() -> None:
     )
 
 
-def agent_that_knows(values: list[list[float]], backup: Any = "q-learning", **changes: Any) -> QLearning:
+def agent_with(values: list[list[float]], backup: Any = "q-learning", **changes: Any) -> QLearning:
     config = QLearningConfig(backup=backup, kl_coef=0.5 * (backup == "soft-q"))
     agent = QLearning(config, ObservationIndex([len(values)], [0]), len(values[0]), **changes)
     agent.memory.q[:] = values
@@ -47,23 +47,23 @@ def agent_that_knows(values: list[list[float]], backup: Any = "q-learning", **ch
 
 
 def test_an_agent_acts_by_its_scored_policy_in_the_actions_of_the_environment() -> None:
-    agent, rng = agent_that_knows([[1.0, 3.0, 3.0]], first_action=10), np.random.default_rng(0)
+    agent, rng = agent_with([[1.0, 3.0, 3.0]], first_action=10), np.random.default_rng(0)
     assert {agent.act(0, rng) for _ in range(50)} == {11, 12}
     assert {agent.act(0, rng, action_mask=[1, 0, 0]) for _ in range(5)} == {10}
     assert agent.policy().tolist() == [[[[0.0, 0.5, 0.5]]]]
 
 
 def test_a_soft_agent_acts_by_the_regularized_policy() -> None:
-    agent, rng = agent_that_knows([[0.0, 0.5, 1.0]], "soft-q"), np.random.default_rng(0)
-    law = np.exp([0.0, 1.0, 2.0]) / np.exp([0.0, 1.0, 2.0]).sum()
-    np.testing.assert_allclose(agent.policy()[0, 0, 0], law, rtol=1e-14)
+    agent, rng = agent_with([[0.0, 0.5, 1.0]], "soft-q"), np.random.default_rng(0)
+    policy = np.exp([0.0, 1.0, 2.0]) / np.exp([0.0, 1.0, 2.0]).sum()
+    np.testing.assert_allclose(agent.policy()[0, 0, 0], policy, rtol=1e-14)
     n = 5000
     share = np.bincount([agent.act(0, rng) for _ in range(n)], minlength=3) / n
-    assert (np.abs(share - law) <= 4 * np.sqrt(law * (1 - law) / n)).all()
+    assert (np.abs(share - policy) <= 4 * np.sqrt(policy * (1 - policy) / n)).all()
 
 
 class Masked(gym.Env[int, int]):
-    """Two states in turn; in each only some actions are allowed, and the forbidden one would pay best."""
+    """Two states in turn; in each only some actions are allowed, and the forbidden one would have the highest reward."""
 
     observation_space, action_space = Discrete(2), Discrete(3)
     masks = (np.array([1, 1, 0], dtype=np.int8), np.array([0, 1, 1], dtype=np.int8))
@@ -87,7 +87,7 @@ def test_masked_actions_are_never_taken_and_never_in_the_value_of_a_row(backup: 
         backup=backup, discount=0.5, step_size=1.0, epsilon=0.5, kl_coef=1e-9 * (backup == "soft-q")
     )
     agent = QLearning.for_env(Masked(), config, seed=1)
-    agent.memory.q[:, :, 0, 2] = agent.memory.q[:, :, 1, 0] = 1e6  # would be the maximum of both rows
+    agent.memory.q[:, :, 0, 2] = agent.memory.q[:, :, 1, 0] = 1e6  # would be the maximum of both states
     agent.learn_env(Masked(), 500)
     assert agent.available.tolist() == [[True, True, False], [False, True, True]]
     assert np.delete(agent.values[0, 0].ravel(), [2, 3]).max() <= 4.0
@@ -113,11 +113,11 @@ def test_a_mask_that_changes_at_the_same_observation_is_followed() -> None:
     ("mask", "message"), [([0, 0, 0], "leaves no action to choose"), ([1, 1], "has shape")]
 )
 def test_a_mask_of_no_action_or_of_another_length_is_refused(mask: list[int], message: str) -> None:
-    agent = agent_that_knows([[1.0, 3.0, 3.0]])
+    agent = agent_with([[1.0, 3.0, 3.0]])
     with pytest.raises(ValueError, match=message):
         agent.act(0, np.random.default_rng(0), action_mask=mask)
 
 
 def test_a_reference_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"log_reference has shape \(2, 3\): give \(1, 3\)"):
-        agent_that_knows([[1.0, 3.0, 3.0]], log_reference=np.zeros((2, 3)))
+        agent_with([[1.0, 3.0, 3.0]], log_reference=np.zeros((2, 3)))

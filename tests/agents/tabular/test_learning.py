@@ -208,15 +208,15 @@ def as_epsilon_soft(mdp: TabularMDP, epsilon: float) -> TabularMDP:
     s, a, k = mdp.next_state.shape
     mixture = (1 - epsilon) * np.eye(a) + epsilon / a
 
-    def spread(table: Any) -> Any:
+    def tiled(table: Any) -> Any:
         return np.broadcast_to(table.reshape(s, 1, a * k), (s, a, a * k)).copy()
 
     return replace(
         mdp,
-        next_state=spread(mdp.next_state),
+        next_state=tiled(mdp.next_state),
         probability=(mixture[None, :, :, None] * mdp.probability[:, None]).reshape(s, a, a * k),
-        terminated=spread(mdp.terminated),
-        rewards={name: spread(table) for name, table in mdp.rewards.items()},
+        terminated=tiled(mdp.terminated),
+        rewards={name: tiled(table) for name, table in mdp.rewards.items()},
     )
 
 
@@ -254,7 +254,7 @@ def test_sarsa_too_plays_better_than_q_learning_while_both_explore() -> None:
 
 
 def biased_choice() -> TabularMDP:
-    """Return Sutton and Barto's example 6.7: right ends with 0; left leads to ten actions that pay about -0.1 +- 1."""
+    """Return Sutton and Barto's example 6.7: right ends with 0; left leads to ten actions of reward about -0.1 +- 1."""
     noise = norm.ppf((np.arange(32) + 0.5) / 32)
     shape = (2, 10, 32)
     rewards, terminated = np.zeros(shape), np.ones(shape, dtype=np.bool_)
@@ -286,7 +286,7 @@ def band(samples: FloatArray) -> tuple[float, float]:
 @pytest.mark.slow
 def test_double_q_learning_removes_the_maximisation_bias() -> None:
     mdp, runs = biased_choice(), 2000
-    left, worth = {}, {}  # means over the runs and 4 standard errors
+    left, learned = {}, {}  # means over the runs and 4 standard errors
     for backup in ("q-learning", "double-q"):
         config = QLearningConfig(backup=backup, discount=1.0, step_size=0.1, epsilon=0.1)
         agent = QLearning.for_mdp(mdp, config, runs=runs, seed=1)
@@ -294,8 +294,8 @@ def test_double_q_learning_removes_the_maximisation_bias() -> None:
             agent.learn_mdp(mdp, GOLD, steps - agent.steps)
             left[backup, steps] = band(agent.recent_lengths - 1)  # to the left an episode has two steps
         ranking, judging = agent.memory.q[:, 0, 1], agent.memory.q[:, 1 if backup == "double-q" else 0, 1]
-        worth[backup] = band(np.take_along_axis(judging, ranking.argmax(axis=1, keepdims=True), axis=1))
-    best = 0.05  # epsilon / 2: the least share of episodes to the left that epsilon-greedy play can have
+        learned[backup] = band(np.take_along_axis(judging, ranking.argmax(axis=1, keepdims=True), axis=1))
+    best = 0.05  # epsilon / 2: the minimum share of episodes to the left under an epsilon-greedy policy
     assert left["q-learning", 100][0] > 0.5 > left["double-q", 100][1]
     assert left["q-learning", 1000][0] > 1.5 * best > left["double-q", 1000][1]
-    assert worth["q-learning"][0] > -0.1 > worth["double-q"][1]  # the best action is worth -0.1
+    assert learned["q-learning"][0] > -0.1 > learned["double-q"][1]  # the value of the best action is -0.1

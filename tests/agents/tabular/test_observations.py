@@ -1,4 +1,4 @@
-"""Every observation has a row of its own; no observation reads another's."""
+"""Every observation has its own state index; no two observations share one."""
 
 import itertools
 from typing import Any
@@ -39,15 +39,15 @@ def test_rows_are_the_numbers_from_zero_one_for_each_observation(
     space: gym.Space[Any], observations: list[Any]
 ) -> None:
     index = index_of(space)
-    assert [index.row(one) for one in observations] == list(range(index.n_rows))
+    assert [index.state_index(one) for one in observations] == list(range(index.n_states))
 
 
 @pytest.mark.parametrize(("space", "observations"), SPACES)
 def test_samples_of_the_space_have_rows(space: gym.Space[Any], observations: list[Any]) -> None:
     space.seed(3)
     index = index_of(space)
-    rows = {index.row(space.sample()) for _ in range(500)}
-    assert rows == set(range(len(observations)))
+    indices = {index.state_index(space.sample()) for _ in range(500)}
+    assert indices == set(range(len(observations)))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_an_observation_outside_its_space_is_refused_and_reads_no_other_row(
     space: gym.Space[Any], outside: Any
 ) -> None:
     with pytest.raises(ValueError, match="is outside its space"):
-        index_of(space).row(outside)
+        index_of(space).state_index(outside)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_other_spaces_are_refused_with_those_that_are_taken(space: gym.Space[Any
 
 def test_large_spaces_get_rows_as_they_are_seen_and_asking_gives_none() -> None:
     index = index_of(MultiDiscrete([DENSE_LIMIT, 2]))
-    assert (index.grows, index.n_rows) == (True, 0)
+    assert (index.grows, index.n_states) == (True, 0)
     seen = [np.array([7, 1]), np.array([999_999, 0]), np.array([7, 1])]
     assert index.find(seen[0]) is None
-    assert [index.row(one) for one in seen] == [0, 1, 0]
+    assert [index.state_index(one) for one in seen] == [0, 1, 0]
     assert index.find(seen[1]) == 1
     assert index.keys.tolist() == [[7, 1], [999_999, 0]]
 
@@ -135,7 +135,7 @@ def test_an_agent_acts_also_where_it_has_never_been() -> None:
     agent = QLearning.for_env(LongWalk(), QLearningConfig(), seed=1)
     rng = np.random.default_rng(0)
     assert {agent.act(np.array([9] * 6), rng) for _ in range(50)} == {5, 6}
-    assert agent.index.n_rows == 0
+    assert agent.index.n_states == 0
 
 
 @pytest.mark.parametrize(

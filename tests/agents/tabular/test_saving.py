@@ -1,4 +1,4 @@
-"""An agent on disk is the agent: it goes on bit for bit; whatever else lies there is refused by name."""
+"""A loaded agent continues bit for bit; any other file is refused by name."""
 
 import json
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_a_file_whose_parts_do_not_fit_together_is_refused_by_name(saved: Path, 
         load_agent(saved)
 
 
-@pytest.mark.parametrize("name", ["q", "cursor", "log_reference", "environments_begun", "reference"])
+@pytest.mark.parametrize("name", ["q", "step_state", "log_reference", "environments_begun", "reference"])
 def test_a_file_with_one_array_of_another_shape_is_refused_by_name(saved: Path, name: str) -> None:
     arrays, meta = read_arrays(saved)
     arrays[name] = arrays[name][:1]
@@ -120,7 +120,7 @@ def test_a_file_with_one_array_of_another_shape_is_refused_by_name(saved: Path, 
         load_agent(saved)
 
 
-@pytest.mark.parametrize("missing", ["q", "cursor", "log_reference", "environments_begun"])
+@pytest.mark.parametrize("missing", ["q", "step_state", "log_reference", "environments_begun"])
 def test_a_file_without_one_of_its_arrays_is_refused_by_name(saved: Path, missing: str) -> None:
     arrays, meta = read_arrays(saved)
     del arrays[missing]
@@ -128,6 +128,25 @@ def test_a_file_without_one_of_its_arrays_is_refused_by_name(saved: Path, missin
     saved.with_name("agent.npz.before").unlink()
     with pytest.raises(DamagedFileError, match=missing):
         load_agent(saved)
+
+
+def test_a_file_of_format_1_is_read_and_continues_bit_for_bit(saved: Path, mdp: TabularMDP) -> None:
+    arrays, meta = read_arrays(saved)
+    step_state = arrays.pop("step_state")
+    names = step_state.dtype.names
+    assert (names is not None and len(names), meta["format"]) == (9, 2)
+    arrays["cursor"] = np.stack([step_state[name] for name in names[:8]], axis=1)
+    arrays["return_so_far"] = step_state["episode_return"][:, None]
+    old_names = {"state_index": "row", "action": "action", "reward": "reward", "kl_penalty": "excess"}
+    for name, old in old_names.items():
+        arrays[f"waiting_{old}"] = arrays.pop(f"buffer_{name}")
+    old_file = saved.with_name("format_1.npz")
+    write_arrays(old_file, arrays, {**meta, "format": 1})
+    now, before = load_agent(saved), load_agent(old_file)
+    for agent in (now, before):
+        agent.learn_mdp(mdp, GOLD, 500)
+    for name, part in now.memory._asdict().items():
+        np.testing.assert_array_equal(part, getattr(before.memory, name), err_msg=name)
 
 
 def test_the_file_is_plain_arrays_and_json(saved: Path) -> None:

@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         ((None, str(tmp_path / "empty.txt")), "holds no characters"),
     ):
         with pytest.raises(ValueError, match=message):
-            read_source(*given, "characters", None)
+            read_source(*given, "characters", None)  # type: ignore[call-arg]
     with pytest.raises(OSError, match="none"):
         read_source(None, str(tmp_path / "none.txt"), "characters", None)
 

@@ -38,8 +38,8 @@ class Opaque:
         return self.inner.high
 
     @property
-    def paid(self) -> Literal["token", "end"]:
-        return self.inner.paid
+    def timing(self) -> Literal["token", "end"]:
+        return self.inner.timing
 
     def score(self, batch: TokenBatch) -> FloatArray:
         return self.inner.score(batch)
@@ -113,8 +113,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     source = random_source(0)
     with pytest.raises(ValueError, match="give low <= 0 <= high"):
         clipped(source, 0.5, 1.0, "cut")
-    with pytest.raises(SourceContractError, match="a gate lies between 0 and 1"):
+    with pytest.raises(SourceContractError, match="give a gate between 0 and 1"):
         gated(source, machine_source("gate", token_weights([2.0, 0, 0, 0])), "both")
     other = MachineSource("gate", token_weights([1.0, 0, 0, 0]), HORIZON + 1)
-    with pytest.raises(ValueError, match="they must agree"):
+    with pytest.raises(ValueError, match="give both the same"):
         gated(source, other, "both")

@@ -89,9 +89,9 @@ def test_text_is_the_completion_without_its_prompt_and_without_eos() -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda s: 0.0, "cannot be told from their names"),
+        (lambda s: 0.0, "these names are unknown"),
         (lambda text, weight: 0.0, "needs 'weight'"),
-        (lambda: 0.0, "cannot be told"),
+        (lambda: 0.0, "these names are unknown"),
     ],
 )
 def test_a_function_with_other_parameters_is_refused_when_the_source_is_made(

@@ -20,9 +20,9 @@ seeds = st.integers(0, 2**32 - 1)
 def random_machine(seed: int, n_states: int = 4, n_starts: int = 1) -> RewardMachine:
     rng = np.random.default_rng(seed)
     shape = n_states, V
-    paid, extra = (rng.integers(-2, 3, shape) * rng.choice([0.1, 0.3, 1.0]) for _ in range(2))
+    reward, extra = (rng.integers(-2, 3, shape) * rng.choice([0.1, 0.3, 1.0]) for _ in range(2))
     return RewardMachine(
-        rng.integers(n_states, size=shape), paid, extra, rng.integers(n_states, size=n_starts)
+        rng.integers(n_states, size=shape), reward, extra, rng.integers(n_states, size=n_starts)
     )
 
 
@@ -52,7 +52,7 @@ def totals(machine: RewardMachine) -> FloatArray:
 
 
 @given(seeds)
-def test_a_batch_is_paid_what_a_walk_through_the_tables_pays(seed: int) -> None:
+def test_a_batch_has_the_rewards_of_a_walk_through_the_tables(seed: int) -> None:
     machine = random_machine(seed, n_starts=3)
     completion, length = every_completion()
     prompt = np.random.default_rng(seed).integers(3, size=len(length))
@@ -113,11 +113,11 @@ def test_the_smallest_machine_pays_the_same_and_cannot_shrink(seed: int) -> None
     assert small.n_states <= machine.n_states
     assert small.minimized().n_states == small.n_states
     # No two of its states pay alike for every completion.
-    paid = [
+    variants = [
         RewardMachine(small.next_state, small.reward, small.reward_at_horizon, np.array([q]))
         for q in range(small.n_states)
     ]
-    assert len({totals(one).tobytes() for one in paid}) == small.n_states
+    assert len({totals(one).tobytes() for one in variants}) == small.n_states
 
 
 def test_doubled_and_unreachable_states_disappear() -> None:
@@ -128,7 +128,7 @@ def test_doubled_and_unreachable_states_disappear() -> None:
         2, size=(2 * q, V)
     )
     tables = [np.vstack([table, table, table[:1]]) for table in (machine.reward, machine.reward_at_horizon)]
-    doubled = RewardMachine(np.vstack([copies, copies[:1]]), *tables, machine.start)
+    doubled = RewardMachine(np.vstack([copies, copies[:1]]), *tables, machine.start)  # type: ignore[call-arg]
     assert doubled.minimized().n_states == q
     assert np.array_equal(totals(doubled.minimized()), totals(machine))
 
@@ -156,9 +156,9 @@ def test_only_the_end_pays_where_no_other_token_does() -> None:
     reward = np.zeros(shape)
     reward[:, V - 1] = 1.0
     at_end = RewardMachine(np.zeros(shape, int), reward, np.ones(shape), 0)  # type: ignore[arg-type]
-    assert at_end.paid == "end"
+    assert at_end.timing == "end"
     reward[1, 0] = 0.5
-    assert RewardMachine(np.zeros(shape, int), reward, np.ones(shape), 0).paid == "token"  # type: ignore[arg-type]
+    assert RewardMachine(np.zeros(shape, int), reward, np.ones(shape), 0).timing == "token"  # type: ignore[arg-type]
 
 
 TABLE = np.zeros((2, V), dtype=np.int64)
@@ -168,7 +168,7 @@ ZERO = np.zeros((2, V))
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.full((2, V), 2), ZERO, ZERO, 0), "next_state holds the state 2: there are the states 0 to 1"),
+        ((np.full((2, V), 2), ZERO, ZERO, 0), "next_state holds the state 2: give states from 0 to 1"),
         ((np.full((2, V), -1), ZERO, ZERO, 0), "next_state holds the state -1"),
         ((TABLE, ZERO, ZERO, 2), "start holds the state 2"),
         ((TABLE, ZERO, ZERO, [0, -1]), "start holds the state -1"),
@@ -221,7 +221,7 @@ def test_a_product_beyond_its_limit_is_refused_with_the_count() -> None:
     assert len(product(tables, starts).next_state) == 77
     with pytest.raises(TooManyStatesError, match=r"more than 40 reachable ones \(found 41"):
         product(tables, starts, limit=40)
-    with pytest.raises(TooManyStatesError, match="minimise"):
+    with pytest.raises(TooManyStatesError, match="minimize"):
         product([np.zeros((10**4, 2), dtype=np.int64)] * 5, [np.zeros(1, dtype=np.int64)] * 5)
 
 

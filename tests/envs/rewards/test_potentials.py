@@ -61,14 +61,14 @@ def test_the_machine_and_the_function_pay_the_same_and_it_telescopes(
     assert isinstance(function, ShapingSource)
     every = enumerate_completions(task)
     batch = every.batch(task)
-    paid, same = (
+    rewards, same = (
         score_tokens([one], batch.prompt, batch.completion, batch.length, task.vocabulary)["shaping"]
         for one in (machine, function)
     )
-    assert paid == pytest.approx(same, abs=1e-12)
+    assert rewards == pytest.approx(same, abs=1e-12)
     none = np.zeros(len(every), np.int64)
     start = potential.value(TokenBatch(batch.prompt, batch.completion, none, np.zeros(len(every), bool)))
-    assert (paid * discount ** np.arange(task.horizon)).sum(axis=1) == pytest.approx(-start, abs=1e-12)
+    assert (rewards * discount ** np.arange(task.horizon)).sum(axis=1) == pytest.approx(-start, abs=1e-12)
 
 
 @given(seeds, st.booleans(), st.sampled_from([0.0, 0.5]))
@@ -127,7 +127,7 @@ def test_the_distance_is_to_the_largest_payment_and_none_is_refused() -> None:
     cab = find_task("Keyword").gold
     assert isinstance(cab, RewardMachine)
     assert sorted(distance_potential(cab).table[0].tolist()) == pytest.approx([0.25, 0.5, 0.75])
-    with pytest.raises(ValueError, match="never pays more than 0"):
+    with pytest.raises(ValueError, match="has no positive reward"):
         distance_potential(-1.0 * cab)
 
 
@@ -146,15 +146,15 @@ def test_the_environment_adds_shaping_to_the_reward_and_to_no_return() -> None:
     assert rewards == pytest.approx([1 / 8] * 6 + [1 - 7 / 8])
     assert [info["gold"] for info in infos] == [0.0] * 6 + [1.0]
     assert infos[-1]["reward/shaping/weighted"] == -7 / 8
-    assert "in no return" in str(env.render())
+    assert "not in the return" in str(env.render())
     model = env.unwrapped.model  # type: ignore[attr-defined]
     tables, _ = model.machine_tables()
-    assert set(tables.rewards) == {"paid", "shaping"}
+    assert set(tables.rewards) == {"train", "shaping"}
     best = solve(tables, model.walk_weights, discount=1.0)
     assert best.start_value(tables) == pytest.approx(1 - 1 / 8)  # less the potential of the start
 
 
-def test_the_native_lanes_are_paid_the_shaping_of_any_potential() -> None:
+def test_the_native_sub_environments_get_the_shaping_of_any_potential() -> None:
     task = random_task(4)
     hidden = shape(Hidden(random_potential(task, 0, timed=True)), task, 0.9)
     rewards = {}
@@ -183,11 +183,11 @@ def test_a_weight_is_annealed_through_one_method_and_a_machines_is_not() -> None
         for weight in (2.0, 0.5):
             inner.set_weight("bonus", weight)
             env.reset(seed=0)
-            action = np.full(env.action_space.shape, task.vocabulary.eos) if make is gym.make_vec else 5
+            action = np.full(env.action_space.shape, task.vocabulary.eos) if make is gym.make_vec else 5  # type: ignore[type-var]
             assert np.all(env.step(action)[1] == weight)
         with pytest.raises(ValueError, match="'gold' is a machine"):
             inner.set_weight("gold", 0.5)
-        with pytest.raises(ValueError, match="no source called 'bonus2'"):
+        with pytest.raises(ValueError, match="has no component 'bonus2'"):
             inner.set_weight("bonus2", 0.5)
         with pytest.raises(ValueError, match="give a finite number"):
             inner.set_weight("bonus", float("nan"))

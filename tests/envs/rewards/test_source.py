@@ -40,7 +40,7 @@ def laid_out(rows: list[tuple[int, tuple[int, ...]]]) -> tuple[IntArray, IntArra
 class CountsLetters:
     """Pays the number of ``a`` so far, at each token or at the end, and keeps what it was shown."""
 
-    paid: Literal["token", "end"] = "token"
+    timing: Literal["token", "end"] = "token"
     name: str = "letters"
     low: float = 0.0
     high: float = float(H)
@@ -60,7 +60,7 @@ class Returns:
     name: str = "odd"
     low: float = -1.0
     high: float = 1.0
-    paid: Literal["token", "end"] = "token"
+    timing: Literal["token", "end"] = "token"
 
     def score(self, batch: TokenBatch) -> FloatArray:
         result: FloatArray = self.value
@@ -108,7 +108,7 @@ def test_a_source_is_never_shown_the_future(rows: list[tuple[int, tuple[int, ...
 
 
 @given(batches)
-def test_a_source_paid_at_the_end_is_asked_once_for_each_text(
+def test_a_source_of_timing_end_is_called_once_for_each_text(
     rows: list[tuple[int, tuple[int, ...]]],
 ) -> None:
     prompt, completion, length = laid_out(rows)
@@ -169,7 +169,7 @@ def test_the_ends_of_a_range_belong_to_it() -> None:
         (Returns(None, name=""), "is called ''"),
         (Returns(None, low=1.0, high=0.0), "range 1.0 to 0.0"),
         (Returns(None, low=float("nan")), "range nan"),
-        (Returns(None, paid="later"), "paid 'later'"),  # type: ignore[arg-type]
+        (Returns(None, timing="later"), "timing 'later'"),  # type: ignore[arg-type]
     ],
 )
 def test_a_source_that_states_nonsense_is_refused(source: Any, message: str) -> None:
@@ -188,7 +188,7 @@ def test_prompts_are_found_by_their_tokens_and_strangers_named() -> None:
     assert find_rows(PROMPTS, PROMPTS[[2, 0, 2]].astype(np.uint8)).tolist() == [2, 0, 2]
     with pytest.raises(ValueError, match=r"prompt \[0, 0\] is none of the task's 3 prompts"):
         find_rows(PROMPTS, np.array([[2, 2], [0, 0]]))
-    with pytest.raises(ValueError, match="2 prompts and was given 3"):
+    with pytest.raises(ValueError, match="2 starts and 3 prompts"):
         MachineSource("m", exact_answers([[0], [1]], V), H, PROMPTS)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tokenwalk.agents.evaluation.goodhart import goodhart_report
-from tokenwalk.agents.study.report.charts import (
+from tokenwalk.scripts.studies.charts import (
     plot_overoptimization,
     plot_password,
     plot_placements,

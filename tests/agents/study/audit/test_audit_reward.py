@@ -1,4 +1,4 @@
-"""The audit of a reward, against enumeration written out by hand, and against what it must not say."""
+"""The audit of a reward against an independent enumeration of all completions."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +18,10 @@ from tokenwalk.agents.exact.dynamic_programming import optimal_actions, solve
 from tokenwalk.agents.exact.evaluation import evaluate
 from tokenwalk.agents.exact_tokens.best_of_n import TooManyLevelsError
 from tokenwalk.agents.exact_tokens.completions import enumerate_completions
-from tokenwalk.agents.study.audit import exact_metrics as figures
-from tokenwalk.agents.study.audit.audit_reward import Judgement, audit_reward, judge
-from tokenwalk.agents.study.audit.estimated_metrics import estimated_figures
-from tokenwalk.agents.study.audit.exact_metrics import Figures
+from tokenwalk.agents.study.audit import exact_metrics as module
+from tokenwalk.agents.study.audit.audit_reward import Judgment, audit_reward, judge
+from tokenwalk.agents.study.audit.estimated_metrics import SearchSettings, estimated_metrics
+from tokenwalk.agents.study.audit.exact_metrics import RewardMetrics
 from tokenwalk.agents.study.audit.exploits import Exploit
 from tokenwalk.agents.study.audit.load_reward import name_reward
 from tokenwalk.agents.study.audit.self_test import CASES, run_cases
@@ -30,7 +30,7 @@ from tokenwalk.envs.rewards.builders import exact_answers, token_weights
 from tokenwalk.envs.rewards.function import FunctionSource
 from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.rewards.source import SourceContractError, TokenBatch
-from tokenwalk.envs.tasks import CATALOGUE, Task, find_task
+from tokenwalk.envs.tasks import CATALOG, Task, find_task
 from tokenwalk.envs.text_task import text_task
 from tokenwalk.envs.token_model import TokenModel, compose
 from tokenwalk.envs.vocabulary import Vocabulary
@@ -38,7 +38,7 @@ from tokenwalk.envs.vocabulary import Vocabulary
 WORDS = ("because", "evidence", "therefore", "great", "wonderful")
 CHANCE = dict(zip((*WORDS, "<eos>"), (0.30, 0.22, 0.22, 0.06, 0.04, 0.16), strict=True))
 LARGE = ("Lexicon", "Brackets", "Delayed")  # whose curves take a second and more
-Paid = Callable[[str], float]
+Reward = Callable[[str], float]
 
 
 def argument(text: str) -> float:
@@ -72,7 +72,7 @@ def brevity(text: str) -> float:
 
 
 def half_true(text: str) -> float:
-    """Pay the argument, and a little for its first praise."""
+    """Return the argument's reward, and 0.1 more with praise."""
     return argument(text) + 0.1 * min(1, praise(text))
 
 
@@ -86,27 +86,27 @@ def every_completion() -> list[tuple[str, float]]:
     return found
 
 
-def by_hand(paid: Paid) -> dict[str, float]:
-    """Return the audit's figures from the list of all completions, each split of a tie per completion."""
+def by_hand(function: Reward) -> dict[str, float]:
+    """Return the audit's metrics from the list of all completions, ties split per completion."""
     every = every_completion()
-    pay, gold = (
-        np.array([paid(text) for text, _ in every]),
+    rewards, gold = (
+        np.array([function(text) for text, _ in every]),
         np.array([flattery_gold(text) for text, _ in every]),
     )
     chance = np.array([one for _, one in every])
-    best, true = pay >= pay.max() - 1e-9, gold >= gold.max() - 1e-9
-    level = np.unique(np.round(pay, 9), return_inverse=True)[1]
+    best, true = rewards >= rewards.max() - 1e-9, gold >= gold.max() - 1e-9
+    level = np.unique(np.round(rewards, 9), return_inverse=True)[1]
     mass = np.bincount(level, chance)
     best_gold = float(chance[best] @ gold[best] / chance[best].sum())
     return {
-        "best_reward": pay.max(),
+        "best_reward": rewards.max(),
         "best_gold": best_gold,
-        "reference_reward": float(chance @ pay),
+        "reference_reward": float(chance @ rewards),
         "reference_gold": float(chance @ gold),
         "optimal_gold": gold.max(),
-        "gold_optimal_reward": pay[true].max(),
+        "gold_optimal_reward": rewards[true].max(),
         "gold_lost": (gold.max() - best_gold) / (gold.max() - float(chance @ gold)),
-        "low": pay.min(),
+        "low": rewards.min(),
         "dead 4": float((mass**4).sum()),
     }
 
@@ -126,13 +126,13 @@ def of(source: str, task: str) -> dict[str, Any]:
     return audit_reward(named.source, named.task)
 
 
-def test_the_list_of_completions_is_whole() -> None:
+def test_the_list_of_completions_is_complete() -> None:
     assert len(every_completion()) == 3_906
     assert sum(chance for _, chance in every_completion()) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
-    ("paid", "verdict"),
+    ("reward", "verdict"),
     [
         (flattery_gold, "aligned"),
         (half_true, "aligned"),
@@ -142,38 +142,38 @@ def test_the_list_of_completions_is_whole() -> None:
         (constant, "hackable"),
     ],
 )
-def test_a_function_on_flattery_has_the_figures_that_enumeration_by_hand_gives(
-    paid: Paid, verdict: str
+def test_the_metrics_of_a_function_on_flattery_equal_those_of_enumeration(
+    reward: Reward, verdict: str
 ) -> None:
-    report, expected = on("Flattery", paid), by_hand(paid)
+    report, expected = on("Flattery", reward), by_hand(reward)
     found = {name: report[name] for name in expected if name in report}
     assert len(found) == len(expected) - 2
     found |= {"low": report["range"][0], "dead 4": report["dead_groups"]["4"]}
     assert found == pytest.approx(expected, abs=1e-9)
     assert report["range"][1] == pytest.approx(expected["best_reward"])
-    assert paid(str(report["best_text"])) == pytest.approx(expected["best_reward"])
+    assert reward(str(report["best_text"])) == pytest.approx(expected["best_reward"])
     assert report["exact"] is True
     assert report["verdict"] == verdict
     assert report["hackable"] is (verdict == "hackable")
 
 
-@pytest.mark.parametrize("paid", [flattery_proxy, length, brevity])
-def test_every_cheat_is_paid_and_worth_what_the_function_says_of_its_text(paid: Paid) -> None:
-    report = on("Flattery", paid)
-    cheats = {one["name"]: one for one in report["cheats"]}
-    assert set(cheats) == {"empty", "repetition", "keyword stuffing", "longest"}
-    for one in cheats.values():
-        assert one["reward"] == pytest.approx(paid(one["text"]))
+@pytest.mark.parametrize("reward", [flattery_proxy, length, brevity])
+def test_the_reward_and_gold_of_every_candidate_are_those_of_its_text(reward: Reward) -> None:
+    report = on("Flattery", reward)
+    tried = {one["name"]: one for one in report["candidates"]}
+    assert set(tried) == {"empty", "repetition", "keyword stuffing", "longest"}
+    for one in tried.values():
+        assert one["reward"] == pytest.approx(reward(one["text"]))
         assert one["gold"] == pytest.approx(flattery_gold(one["text"]))
-    assert cheats["empty"]["text"] == ""
-    assert len(cheats["longest"]["text"].split()) == 5
+    assert tried["empty"]["text"] == ""
+    assert len(tried["longest"]["text"].split()) == 5
     repeated = [" ".join([word] * 5) for word in WORDS]
-    assert cheats["repetition"]["reward"] == pytest.approx(max(paid(text) for text in repeated))
+    assert tried["repetition"]["reward"] == pytest.approx(max(reward(text) for text in repeated))
     stuffed = [" ".join((pair * 3)[:5]) for pair in product(WORDS, repeat=2) if pair[0] != pair[1]]
-    assert cheats["keyword stuffing"]["reward"] >= max(paid(text) for text in stuffed) - 1e-12
+    assert tried["keyword stuffing"]["reward"] >= max(reward(text) for text in stuffed) - 1e-12
     limit = report["gold_optimal_reward"] - 1e-9
     poor = [
-        n for n, one in cheats.items() if one["reward"] >= limit and one["gold"] <= report["reference_gold"]
+        n for n, one in tried.items() if one["reward"] >= limit and one["gold"] <= report["reference_gold"]
     ]
     assert report["exploits"] == poor
 
@@ -181,13 +181,13 @@ def test_every_cheat_is_paid_and_worth_what_the_function_says_of_its_text(paid: 
 @pytest.mark.parametrize(
     ("task", "source", "verdict"),
     [
-        *((name, "gold", "aligned") for name in CATALOGUE if name not in LARGE),
+        *((name, "gold", "aligned") for name in CATALOG if name not in LARGE),
         *(pytest.param(name, "gold", "aligned", marks=pytest.mark.slow) for name in LARGE),
         ("Flattery", "proxy", "hackable"),
         ("LengthBias", "proxy", "costly"),
     ],
 )
-def test_the_catalogues_rewards_get_the_verdict_that_their_exact_optimum_gives(
+def test_the_rewards_of_the_catalog_have_the_verdict_of_their_exact_optimum(
     task: str, source: str, verdict: str
 ) -> None:
     report = of(source, task)
@@ -212,7 +212,7 @@ def test_ties_split_per_token_would_call_length_bias_aligned() -> None:
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=6)
-def test_on_random_tasks_with_masks_and_prompts_the_figures_are_those_of_enumeration(seed: int) -> None:
+def test_on_random_tasks_with_masks_and_prompts_the_metrics_equal_those_of_enumeration(seed: int) -> None:
     task = random_task(seed)
     every = enumerate_completions(task)
     scores = every.scores(task, [task.sources["gold"], task.sources["proxy"]])
@@ -223,20 +223,20 @@ def test_on_random_tasks_with_masks_and_prompts_the_figures_are_those_of_enumera
     )
     for prompt, weight in enumerate(task.prompt_weights):
         rows = every.prompt == prompt
-        pay, gold, share = scores["proxy"][rows], scores["gold"][rows], chance[rows]
-        best = pay == pay.max()
+        rewards, gold, share = scores["proxy"][rows], scores["gold"][rows], chance[rows]
+        best = rewards == rewards.max()
         split = share[best] if share[best].sum() > 0 else np.ones(best.sum())
         expected["best_gold"] += weight * float(split @ gold[best] / split.sum())
-        expected["gold_optimal_reward"] += weight * pay[gold == gold.max()].max()
-        levels = np.bincount((pay - pay.min()).astype(int), share)
+        expected["gold_optimal_reward"] += weight * rewards[gold == gold.max()].max()
+        levels = np.bincount((rewards - rewards.min()).astype(int), share)
         expected["4"] += weight * float((levels**4).sum())
     assert report["dead_groups"]["4"] == pytest.approx(expected.pop("4"), abs=1e-9)
     assert {name: report[name] for name in expected} == pytest.approx(expected, abs=1e-9)
     allowed = set(zip(every.prompt.tolist(), every.texts(task), strict=True))
-    assert all((0, one["text"]) in allowed for one in report["cheats"])
+    assert all((0, one["text"]) in allowed for one in report["candidates"])
 
 
-FIGURES = Figures(
+METRICS = RewardMetrics(
     True,
     "",
     "",
@@ -257,7 +257,7 @@ FIGURES = Figures(
 
 
 @pytest.mark.parametrize(
-    ("best_gold", "cheats", "verdict", "lost"),
+    ("best_gold", "tried", "verdict", "lost"),
     [
         (1.1, [], "aligned", 0.0),
         (1.05, [], "aligned", 0.05),
@@ -265,40 +265,40 @@ FIGURES = Figures(
         (0.1, [], "costly", 1.0),
         (0.0999, [], "hackable", 1.0001),
         (1.1, [("repetition", 0.9, 0.1)], "hackable", 0.0),
-        (1.1, [("repetition", 0.8999, 0.1)], "aligned", 0.0),  # paid a little less than the best answers
-        (1.1, [("repetition", 1.0, 0.1001)], "aligned", 0.0),  # truly worth more than no training
+        (1.1, [("repetition", 0.8999, 0.1)], "aligned", 0.0),  # less reward than the gold optimum
+        (1.1, [("repetition", 1.0, 0.1001)], "aligned", 0.0),  # more gold than the reference policy
     ],
 )
-def test_the_verdicts_borders(
-    best_gold: float, cheats: list[tuple[str, float, float]], verdict: str, lost: float
+def test_the_limits_of_the_verdicts(
+    best_gold: float, tried: list[tuple[str, float, float]], verdict: str, lost: float
 ) -> None:
-    shown = [Exploit(name, "aa", reward, gold) for name, reward, gold in cheats]
-    found = judge(replace(FIGURES, best_gold=best_gold), shown)
+    shown = [Exploit(name, "aa", reward, gold) for name, reward, gold in tried]
+    found = judge(replace(METRICS, best_gold=best_gold), shown)
     assert found.verdict == verdict
     assert found.gold_lost == pytest.approx(lost)
-    assert found.exploits == (("repetition",) if cheats and verdict == "hackable" else ())
+    assert found.exploits == (("repetition",) if tried and verdict == "hackable" else ())
 
 
-def test_where_no_gold_is_to_be_gained_nothing_is_judged_and_the_note_says_why() -> None:
-    assert judge(replace(FIGURES, optimal_gold=0.1), []) == Judgement(
-        "unjudged", None, (), "gold_lost: the reference policy earns all the gold there is, 0.1"
+def test_without_a_possible_gain_of_gold_there_is_no_verdict_and_the_note_has_the_reason() -> None:
+    assert judge(replace(METRICS, optimal_gold=0.1), []) == Judgment(
+        "unjudged", None, (), "gold_lost: the reference policy already has the maximum gold, 0.1"
     )
     letters = Vocabulary.of_characters("ab")
     task = Task("Flat", letters, 3, token_weights([0.0, 0.0, 0.0]))
     report = on(task, length)
     assert (report["verdict"], report["gold_lost"], report["hackable"]) == ("unjudged", None, None)
-    assert "earns all the gold there is" in str(report["note"])
+    assert "already has the maximum gold" in str(report["note"])
 
 
-def test_a_reward_that_nothing_raises_has_no_curve_and_loses_all_that_training_could_win() -> None:
+def test_a_constant_reward_has_no_curve_and_loses_the_whole_gain() -> None:
     report = on("Flattery", constant)
     assert report["curve"] is None
-    assert "no policy is paid more than the reference policy" in str(report["note"])
+    assert "no policy has more reward than the reference policy" in str(report["note"])
     assert report["gold_lost"] == pytest.approx(1.0, abs=1e-12)
     assert "empty" in report["exploits"]
 
 
-def test_the_curve_is_goodharts_and_the_estimated_one_lies_on_it() -> None:
+def test_the_curve_equals_goodharts_and_the_estimate_is_near_it() -> None:
     exact, known = on("Flattery", flattery_proxy)["curve"], goodhart_report("Flattery")
     assert isinstance(exact, dict)
     for ours, theirs in (("kl", "kl"), ("reward", "proxy"), ("gold", "gold")):
@@ -306,7 +306,7 @@ def test_the_curve_is_goodharts_and_the_estimated_one_lies_on_it() -> None:
     assert exact["peak"]["gold"] == pytest.approx(0.4737, abs=1e-4)
     task = find_task("Flattery")
     source = FunctionSource("f", flattery_proxy, task.vocabulary)
-    found = estimated_figures(task, source, [], np.random.default_rng(0), lambda stage: None, 20_000)
+    found = estimated_metrics(task, source, np.random.default_rng(0), SearchSettings(budget=20_000))
     curve = found.curve
     assert curve is not None
     assert curve["exact"] is found.exact is False
@@ -322,21 +322,21 @@ def length_bias(text: str) -> float:
     return float("cab" in text) + 0.05 * len(text)
 
 
-def test_where_nothing_is_exact_the_figures_are_near_the_exact_ones_and_called_estimates() -> None:
+def test_estimated_metrics_are_near_the_exact_ones_and_named_estimates() -> None:
     report = on("LengthBias", length_bias, budget=60_000)
     exact = of("proxy", "LengthBias")
     assert report["exact"] is False
     assert "estimates" in str(report["note"])
-    assert "as far as a search has found" in str(report["sentence"])
+    assert "best completion found by search: " in str(report["sentence"])
     assert report["verdict"] == exact["verdict"] == "costly"
     for name in ("best_reward", "optimal_gold", "reference_gold", "gold_optimal_reward"):
         assert report[name] == pytest.approx(exact[name], abs=1e-9)
     assert report["best_gold"] == pytest.approx(exact["best_gold"], abs=0.08)
     assert report["reference_reward"] == pytest.approx(exact["reference_reward"], abs=0.03)
     assert report["dead_groups"]["2"] == pytest.approx(exact["dead_groups"]["2"], abs=0.01)
-    cheats, others = ({one["name"]: one for one in r["cheats"]} for r in (report, exact))
-    assert cheats["keyword stuffing"]["reward"] == pytest.approx(others["keyword stuffing"]["reward"])
-    assert max(one["reward"] for one in cheats.values()) <= report["best_reward"]
+    tried, others = ({one["name"]: one for one in r["candidates"]} for r in (report, exact))
+    assert tried["keyword stuffing"]["reward"] == pytest.approx(others["keyword stuffing"]["reward"])
+    assert max(one["reward"] for one in tried.values()) <= report["best_reward"]
 
 
 def echo_task() -> Task:
@@ -357,23 +357,23 @@ def copies(prompt: str, completion: str) -> float:
     return float(completion == prompt) + 0.5 * float(completion == prompt[::-1])
 
 
-def test_with_prompts_the_echo_answers_each_with_itself_and_all_is_a_mean_by_their_weights() -> None:
+def test_with_prompts_the_echo_repeats_each_and_metrics_are_means_by_their_weights() -> None:
     report = on(echo_task(), copies)
-    echo = next(one for one in report["cheats"] if one["name"] == "echo")
+    echo = next(one for one in report["candidates"] if one["name"] == "echo")
     assert echo == {"name": "echo", "text": "ab", "reward": pytest.approx(1.0), "gold": pytest.approx(0.0)}
     assert report["best_text"] == "ab"
     assert report["best_gold"] == pytest.approx(0.0)
     assert report["gold_optimal_reward"] == pytest.approx(0.5)
     assert (report["verdict"], report["exploits"]) == ("hackable", ["echo"])
-    assert "texts answer the prompt 'ab'" in str(report["note"])
-    repetition = next(one for one in report["cheats"] if one["name"] == "repetition")
+    assert "texts are completions of the prompt 'ab'" in str(report["note"])
+    repetition = next(one for one in report["candidates"] if one["name"] == "repetition")
     assert repetition["reward"] == 0.0
 
 
 def test_a_prompt_that_does_not_fit_the_horizon_has_no_echo() -> None:
     report = audit_reward(find_task("Arithmetic").sources["gold"], find_task("Arithmetic"))
     assert "echo" not in {
-        one["name"] for one in report["cheats"]
+        one["name"] for one in report["candidates"]
     }  # 'a+b=' has four tokens, the horizon three
 
 
@@ -386,7 +386,7 @@ def unsteady() -> Callable[[str], float]:
     return unsteady
 
 
-def centred(completions: list[str]) -> list[float]:
+def centered(completions: list[str]) -> list[float]:
     mean = sum(map(len, completions)) / len(completions)
     return [len(text) - mean for text in completions]
 
@@ -404,22 +404,22 @@ def nan_for_one_text(text: str) -> float:
     [
         (none_for_praise, "returned None, which means that it cannot judge"),
         (nan_for_one_text, "returned nan for prompt '', completion 'great great great great wonderful'"),
-        (unsteady(), "pay a text the same each time, alone or among others"),
-        (centred, "pay a text the same each time, alone or among others"),
+        (unsteady(), "return the same number each time, alone or in a batch"),
+        (centered, "return the same number each time, alone or in a batch"),
     ],
 )
-def test_a_reward_that_breaks_its_contract_is_refused(function: Callable[..., object], message: str) -> None:
+def test_a_reward_that_breaks_its_contract_is_an_error(function: Callable[..., object], message: str) -> None:
     with pytest.raises(SourceContractError, match=message):
         on("Flattery", function)
 
 
-def test_a_range_that_is_left_is_refused() -> None:
+def test_a_reward_outside_its_range_is_an_error() -> None:
     task = find_task("Flattery")
     with pytest.raises(SourceContractError, match="its range is 0"):
         audit_reward(FunctionSource("f", flattery_proxy, task.vocabulary, 0.0, 3.0), task)
 
 
-def test_without_a_task_nothing_is_judged_but_what_is_written_and_paid_is_said(tmp_path: Path) -> None:
+def test_without_a_task_there_is_the_optimum_but_no_gold_and_no_verdict(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def shouts(text):\n    return text.count('!')\n")
     (tmp_path / "text.txt").write_text("oh no!\n\nno, oh!\n")
     named = name_reward(f"{tmp_path}/mine.py:shouts", text=tmp_path / "text.txt", horizon=4)
@@ -428,30 +428,30 @@ def test_without_a_task_nothing_is_judged_but_what_is_written_and_paid_is_said(t
     golds = ("best_gold", "optimal_gold", "reference_gold", "gold_optimal_reward", "gold_lost", "hackable")
     assert {report[name] for name in golds} == {None}
     assert report["verdict"] == "unjudged"
-    assert all(one["gold"] is None for one in report["cheats"])
+    assert all(one["gold"] is None for one in report["candidates"])
     assert report["curve"]["gold"] is None
     assert report["curve"]["reward"] == sorted(report["curve"]["reward"])
-    assert "cannot be judged further" in report["sentence"]
+    assert "There is no verdict" in report["sentence"]
     assert "repetition" in report["sentence"]
 
 
-def test_a_word_that_is_hardly_ever_drawn_is_found_because_the_rewards_code_spells_it() -> None:
+def test_a_rare_word_is_found_in_the_code_of_the_reward() -> None:
     task = text_task(horizon=16)
 
     def hidden(text: str) -> float:
-        return float(text.count("zephyr"))  # no line of the text is like it
+        return float(text.count("zephyr"))  # no line of the text contains it
 
     report = on(task, hidden, judged=False, budget=8_000)
     assert report["best_reward"] == 2.0
     assert "zephyrzephyr" in str(report["best_text"])
 
-    def spelt_backwards(text: str) -> float:
-        return float(text[::-1].count("ryhpez"))  # the twin: nothing spells the word
+    def reversed_word(text: str) -> float:
+        return float(text[::-1].count("ryhpez"))  # the twin: the word is not in the code
 
-    assert on(task, spelt_backwards, judged=False, budget=8_000)["best_reward"] == 0.0
+    assert on(task, reversed_word, judged=False, budget=8_000)["best_reward"] == 0.0
 
 
-def test_a_text_becomes_a_task_of_its_characters_or_words(tmp_path: Path) -> None:
+def test_a_text_gives_a_task_of_its_characters_or_words(tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_text("to be or not to be\nto do\n")
     words = text_task(file, "words")
@@ -487,20 +487,22 @@ def test_a_learned_reward_is_audited_as_exactly_as_a_function() -> None:
     assert (report["verdict"], report["exact"]) == ("hackable", True)
 
 
-def test_dead_groups_are_drawn_where_the_pay_takes_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_groups_are_estimated_where_the_reward_takes_too_many_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     expected = on("Flattery", length)["dead_groups"]
 
     def refuse(model: TokenModel) -> None:
         raise TooManyLevelsError(model.task.name, 10**6, 10**5, 50_000)
 
-    monkeypatch.setattr(figures, "return_laws", refuse)
+    monkeypatch.setattr(module, "return_distributions", refuse)
     report = on.__wrapped__("Flattery", length)
     assert report["dead_groups"] == pytest.approx(expected, abs=0.02)
     assert report["dead_groups"] != expected
     assert "dead_groups are an estimate" in str(report["note"])
 
 
-def test_a_function_called_gold_is_no_gold() -> None:
+def test_a_function_named_gold_is_not_the_gold() -> None:
     def gold(text: str) -> float:
         return length(text)
 
@@ -510,7 +512,7 @@ def test_a_function_called_gold_is_no_gold() -> None:
 
 
 @pytest.mark.slow
-def test_every_case_of_the_self_test_is_found_out() -> None:
+def test_every_case_of_the_self_test_has_the_expected_verdict() -> None:
     rows = list(run_cases())
     assert len(rows) == len(CASES)
     assert [row for row in rows if not row["right"]] == []

@@ -9,7 +9,8 @@ from tokenwalk.agents.study.commands.play import Table, play_episode
 
 
 def play(env: str, lines: list[str], seed: int = 0) -> tuple[Table, list[str], bool]:
-    table, shown, typed = Table(open_problem(env), seed), [], iter(lines)
+    shown: list[str] = []
+    table, typed = Table(open_problem(env), seed), iter(lines)
     over = play_episode(table, lambda: next(typed, None), shown.append)
     return table, shown, over
 

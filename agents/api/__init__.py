@@ -1,0 +1,1 @@
+"""What ``import tokenwalk`` offers: the commands as functions, for ids, environments, tables and runs alike."""

@@ -29,8 +29,8 @@ def test_every_tag_of_every_kind_of_run_is_defined_and_every_defined_one_is_logg
         train(agent, "CounterWalk", steps=2_000, run_dir=tmp_path / agent)
     config = PolicyGradientConfig(**small, groups=4, group_size=4)
     (tmp_path / "mine.py").write_text("def brevity(text):\n    return 1.0 - len(text) / 60\n")
-    paid = ["gold", f"{tmp_path / 'mine.py'}:brevity=1..2"]
-    train("rloo", "Flattery", steps=600, config=config, reward=paid, run_dir=tmp_path / "rloo")
+    mixed = ["gold", f"{tmp_path / 'mine.py'}:brevity=1..2"]
+    train("rloo", "Flattery", steps=600, config=config, reward=mixed, run_dir=tmp_path / "rloo")
     train(
         "sft", "Flattery", steps=2_000, config=FineTuningConfig(**small, texts=100), run_dir=tmp_path / "sft"
     )

@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer is paid by our sources: each is logged by its name, and their weights are what is optimised."""
+"""TRL's GRPOTrainer trains on our sources: each is logged by its name, and the weighted sum is optimized."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ from tokenwalk.envs.tasks import find_task
 from tokenwalk.envs.trl import reward_funcs
 
 
-def test_each_source_is_a_function_under_its_own_name_and_what_is_not_paid_weighs_nothing() -> None:
+def test_each_source_is_a_function_under_its_own_name_and_what_is_not_trained_on_has_weight_zero() -> None:
     found = reward_funcs("Flattery", [("gold", 1.0), ("proxy", 0.5)])
     assert [one.__name__ for one in found.functions] == ["gold", "proxy"]
     assert found.weights == [1.0, 0.5]
@@ -21,7 +21,7 @@ def test_each_source_is_a_function_under_its_own_name_and_what_is_not_paid_weigh
     assert shown.weights == [1.0, 0.0]
 
 
-def test_texts_are_paid_as_the_environment_pays_them() -> None:
+def test_texts_get_the_rewards_of_the_environment() -> None:
     gold, proxy = reward_funcs("Flattery", ["gold", "proxy"]).functions
     texts = [
         "because evidence therefore",
@@ -45,7 +45,7 @@ def test_where_there_are_prompts_the_one_that_a_text_ends_with_is_meant() -> Non
         gold(["3+4="], ["x"])
 
 
-def test_a_completion_that_ends_early_is_finished_and_one_of_the_whole_horizon_is_paid_by_it() -> None:
+def test_a_completion_that_ends_early_is_finished_and_one_of_the_whole_horizon_is_scored_by_it() -> None:
     gold, *_ = reward_funcs("Delayed").functions
     assert gold([""], ["d"]) == [1.0]
     assert gold([""], ["d" + "a" * (find_task("Delayed").horizon - 1)]) == pytest.approx([1.19])
@@ -63,5 +63,5 @@ def test_trl_takes_two_steps_with_every_source_logged_by_name(
     steps = [ast.literal_eval(line) for line in said if line.startswith("{'reward")]
     assert len(steps) == 2
     for row in steps:
-        paid = row["rewards/gold/mean"] + 0.5 * row["rewards/proxy/mean"]
-        assert row["reward"] == pytest.approx(paid, abs=1e-5)
+        total = row["rewards/gold/mean"] + 0.5 * row["rewards/proxy/mean"]
+        assert row["reward"] == pytest.approx(total, abs=1e-5)

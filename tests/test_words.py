@@ -15,8 +15,8 @@ BANNED = frozenset(
     mend mended mends nobody""".split()
 )
 BANNED_PHRASES = ("price of a nat",)
-# How many are still in the tree. It only goes down; 0 is the aim.
-ALLOWED = 1090
+# They hold names of the first edition, to say what became of them.
+OLD_NAMES = {"agents/api/moved.py", "tests/agents/api/test_door.py", "tests/same_figures.py"}
 FOLDERS = ("envs", "agents", "scripts", "src", "tests", "docs")
 PAGES = ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")
 SUFFIXES = {".md", ".py"}
@@ -44,7 +44,8 @@ def files() -> Iterator[Path]:
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*")):
             linked = any(parent.is_symlink() for parent in path.parents if ROOT in parent.parents)
-            if path.suffix in SUFFIXES and path != Path(__file__).resolve() and not linked:
+            excepted = path == Path(__file__).resolve() or str(path.relative_to(ROOT)) in OLD_NAMES
+            if path.suffix in SUFFIXES and not excepted and not linked:
                 yield path
 
 
@@ -61,8 +62,7 @@ def violations(paths: Iterable[Path]) -> list[str]:
 
 
 def test_no_file_holds_a_banned_word() -> None:
-    found = violations(files())
-    assert len(found) <= ALLOWED, f"{len(found)} banned words:\n" + "\n".join(found)
+    assert violations(files()) == []
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class PPOConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.rollout_steps < 2:
-            raise ValueError("rollout_steps is 1: PPO takes 2 or more, to standardise advantages")
+            raise ValueError("rollout_steps is 1: PPO takes 2 or more, to standardize advantages")
 
     @property
     def batch_size(self) -> int:

@@ -203,7 +203,7 @@ def train(
     100); and, from step 0 on, the figures by tag (eval/return, eval/gold...) that ``evaluate(model)`` returns. Prints
     nothing.
 
-    The same seed, config and steps give the same parameters. SB3 draws from the global generators of Python,
+    The same seed, config and steps give the same parameters. SB3 uses the global generators of Python,
     numpy and torch; they are seeded here and put back afterwards, also after an error. KeyboardInterrupt
     passes through and leaves the model as the last update left it.
 

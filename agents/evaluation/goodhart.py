@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tokenwalk.agents.evaluation.solve import solve_problem
 from tokenwalk.agents.exact_tokens.best_of_n import TooManyLevelsError, best_of_n, return_distributions
 from tokenwalk.agents.exact_tokens.exact_tables import exact_tables
 from tokenwalk.agents.exact_tokens.frontier import Fit, fit_best_of_n, fit_rl, trace_frontier
@@ -90,8 +91,6 @@ def _fit_report(fit: Fit) -> dict[str, Any]:
 
 def _sentence(problem: Problem, peak_kl: float, peak_gold: float) -> str:
     """Return in one sentence where gold peaks and what the proxy's optimum generates."""
-    from tokenwalk.agents.evaluation.solve import solve_problem
-
     optimum = solve_problem(problem).report
     return (
         f"Gold peaks at {peak_gold:.3f} at a KL of {peak_kl:.2f} nats; the proxy's optimum earns "

@@ -133,8 +133,11 @@ def evaluate_tokens(
             )
             result = _on_tree(model, completions, kl_coef, optimum)
         except TreeTooLargeError:
+            if samples < 2:
+                raise ValueError(f"samples is {samples}: an interval needs 2 or more") from None
             rng = np.random.default_rng(0) if rng is None else rng
-            return _by_sampling(model, policy, kl_coef, optimum, samples, rng, reference)
+            sampled = against(model.task, reference, sample_completions(model.task, policy, samples, rng))
+            return _from_samples(model, sampled, kl_coef, optimum)
     if result.regret is not None:
         _check_dominance(result.regularized_return, result)
     return result
@@ -217,22 +220,13 @@ def _on_tree(
     means = {
         name: float(weight[seen] @ values[seen]) for name, values in _figures(model, completions).items()
     }
-    return _result(model, "tree", means, kl_coef, optimum, len(completions), {})
+    return _result(model, means, kl_coef, optimum, len(completions))
 
 
-def _by_sampling(
-    model: TokenModel,
-    policy: Policy,
-    kl_coef: float,
-    optimum: float | None,
-    samples: int,
-    rng: np.random.Generator,
-    reference: Policy | None,
+def _from_samples(
+    model: TokenModel, sampled: Completions, kl_coef: float, optimum: float | None
 ) -> TokenEvaluation:
     """Return the figures of a policy estimated from samples of it, with intervals."""
-    if samples < 2:
-        raise ValueError(f"samples is {samples}: an interval needs 2 or more")
-    sampled = against(model.task, reference, sample_completions(model.task, policy, samples, rng))
     figures = _figures(model, sampled)
     means = {name: float(values.mean()) for name, values in figures.items()}
     ranges = {f"reward/{one.name}": _range(one, model.task.horizon) for one in model.composition.sources}
@@ -248,7 +242,7 @@ def _by_sampling(
     if optimum is not None:
         low, high = intervals["regularized_return"]
         intervals["regret"] = optimum - high, optimum - low
-    result = _result(model, "monte carlo", means, kl_coef, optimum, samples, intervals)
+    result = _result(model, means, kl_coef, optimum, len(sampled), intervals)
     if optimum is not None:
         regularized = figures["regularized_return"]
         _check_dominance(_interval(regularized, ALARM, ranges.get("regularized_return"))[0], result)
@@ -280,18 +274,18 @@ def _interval(values: FloatArray, outside: float, span: tuple[float, float] | No
 
 def _result(
     model: TokenModel,
-    method: Literal["tree", "monte carlo"],
     means: Mapping[str, float],
     kl_coef: float,
     optimum: float | None,
     size: int,
-    intervals: Mapping[str, tuple[float, float]],
+    intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> TokenEvaluation:
-    """Return the evaluation whose figures are ``means``."""
+    """Return the evaluation whose figures are ``means``: of samples where there are intervals, else of the tree."""
+    method: Literal["tree", "monte carlo"] = "tree" if intervals is None else "monte carlo"
     returns = {one.name: means[f"reward/{one.name}"] for one in model.composition.sources}
     kl, entropy, length = (means[name] for name in ("kl", "entropy", "length"))
     return TokenEvaluation(
-        method, means["return"], returns, kl, entropy, length, kl_coef, optimum, size, intervals
+        method, means["return"], returns, kl, entropy, length, kl_coef, optimum, size, intervals or {}
     )
 
 

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import torch
+from sb3_contrib import MaskablePPO
 
+from tokenwalk.agents.baselines.as_policy import ModelPolicy, policy_table
+from tokenwalk.agents.baselines.parameters import load, save
+from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
 from tokenwalk.agents.evaluation.policies import AnyPolicy, PlayedPolicy, TablePolicies, TokenPolicy
 from tokenwalk.agents.evaluation.score import score
 from tokenwalk.agents.learners.protocol import Report, Saved, Setup
@@ -29,11 +34,6 @@ class SB3Learner:
         return cls(Setup(saved.agent, saved.problem, None), saved.folder / MODEL_FILE)
 
     def __init__(self, setup: Setup, model_file: Path | None = None) -> None:
-        import torch
-
-        from tokenwalk.agents.baselines.parameters import load
-        from tokenwalk.agents.baselines.sb3 import build, make_vec_env
-
         agent, problem, config = setup.agent, setup.problem, setup.config
         torch.set_num_threads(setup.threads)
         available = None if problem.tokens is None else problem.tokens.task.reference.available
@@ -56,8 +56,6 @@ class SB3Learner:
 
     def learn(self, steps: int, report: Report) -> None:
         """Train by SB3's own loop, in whole updates."""
-        from tokenwalk.agents.baselines.sb3 import train
-
         if steps > 0:
             train(
                 self._model,
@@ -78,8 +76,6 @@ class SB3Learner:
 
     def policy(self) -> AnyPolicy:
         """Return the greedy policy: a table where the observations are states of tables, else over tokens, else played."""
-        from tokenwalk.agents.baselines.as_policy import ModelPolicy, policy_table
-
         mdp, space, tokens = self._problem.mdp, self._model.observation_space, self._problem.tokens
         if mdp is not None and isinstance(space, gym.spaces.Discrete):
             if tokens is None:
@@ -92,8 +88,6 @@ class SB3Learner:
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors."""
-        from tokenwalk.agents.baselines.parameters import save
-
         save(self._model, self._config, folder / MODEL_FILE)
 
 
@@ -105,8 +99,6 @@ class GreedyModelActor:
 
     def act(self, observation: Any, time: int, info: Mapping[str, Any]) -> tuple[int, float]:
         """Return the model's best available action."""
-        from sb3_contrib import MaskablePPO
-
         masks = {"action_masks": info.get("action_mask")} if isinstance(self.model, MaskablePPO) else {}
         action, _ = self.model.predict(observation, deterministic=True, **masks)
         return int(action), 0.0

@@ -122,10 +122,10 @@ class PolicyGradient:
         *,
         seed: int,
     ) -> None:
-        algorithm = check_choice("algorithm", algorithm or self.algorithm, ALGORITHMS)
+        chosen: Algorithm = check_choice("algorithm", algorithm or self.algorithm, ALGORITHMS)
         config = config or PolicyGradientConfig()
-        check_groups(algorithm, config)
-        self.lm, self.model, self.algorithm, self.config = lm, model, algorithm, config
+        check_groups(chosen, config)
+        self.lm, self.model, self.algorithm, self.config = lm, model, chosen, config
         self.steps = 0  # tokens generated so far
         self.kl_coef = config.kl_coef  # current value: ``learn`` anneals it
         self.updates = 0
@@ -137,7 +137,7 @@ class PolicyGradient:
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._critic: nn.Linear | None = None
-        if algorithm == "ppo-lm":  # starts at 0 and leaves torch's global generator untouched
+        if chosen == "ppo-lm":  # starts at 0 and leaves torch's global generator untouched
             self._critic = nn.utils.skip_init(  # type: ignore[no-untyped-call]
                 nn.Linear, lm.network.config.width, 1, device=device, dtype=dtype
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
+import torch
 
 from tokenwalk.agents.backprop.configs import TrainingConfig
 from tokenwalk.agents.backprop.descent import NonFiniteLossError
@@ -71,8 +72,6 @@ class ModelRun:
         Raises:
             NonFiniteLossError: as ``learn``, with the folder that holds the last good parameters.
         """
-        import torch
-
         torch.set_num_threads(self.model_request.threads)
         started = time.perf_counter()
         label = self.model_request.task.rsplit("/", 1)[-1].rsplit(":", 1)[-1]

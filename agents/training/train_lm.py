@@ -15,6 +15,8 @@ from tokenwalk.agents.backprop.lm import KIND, TokenLM, entropy_rate, pretrain
 from tokenwalk.agents.exact_tokens.completions import (
     Completions,
     TreeTooLargeError,
+    enumerate_completions,
+    log_prob_of,
 )
 from tokenwalk.agents.exact_tokens.encode import read_rows
 from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
@@ -155,8 +157,6 @@ def expected_surprise(lm: TokenLM, task: Task) -> tuple[float, float]:
     Raises:
         TreeTooLargeError: too many texts.
     """
-    from tokenwalk.agents.exact_tokens.completions import enumerate_completions, log_prob_of
-
     every = enumerate_completions(task)
     weight = every.weights(task)
     return float(-weight @ log_prob_of(task, lm, every)), float(weight @ every.length)

@@ -35,7 +35,7 @@ from tokenwalk.agents.exact_tokens.proxy_agreement import (
     worst_exploit,
 )
 from tokenwalk.agents.exact_tokens.token_policy import AutomatonPolicy, table_policy
-from tokenwalk.agents.problem.saved_models import MODEL_FILE
+from tokenwalk.agents.problem.saved_models import MODEL_FILE, load_learned
 from tokenwalk.agents.runs.folder import RunFolder
 from tokenwalk.agents.runs.tracking import Tracker
 from tokenwalk.agents.training.model_run import ModelRequest, ModelRun, OnProgress
@@ -155,8 +155,6 @@ def evaluate_model(run: Path) -> dict[str, Any]:
     Raises:
         ValueError: no run, or a damaged one.
     """
-    from tokenwalk.agents.problem.saved_models import load_learned
-
     folder = RunFolder.open(run)
     request, started = folder.config, time.perf_counter()
     task = find_task(request["env"])

@@ -8,8 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokenwalk.agents.backprop.configs import LMConfig
+from tokenwalk.agents.learners.registry import find_agent
 from tokenwalk.agents.policy_gradient.config import Placement
+from tokenwalk.agents.problem.problem import open_problem
 from tokenwalk.agents.runs.processes import in_processes
+from tokenwalk.agents.runs.tracking import read_metrics
+from tokenwalk.agents.training.model_run import ModelRequest
+from tokenwalk.agents.training.progress import completed
+from tokenwalk.agents.training.train_lm import read_source, train_lm_run
 
 SIZES = ((1, 16), (2, 32), (2, 64))  # layers, width
 SIZES_TASK = "Lexicon"
@@ -38,11 +44,6 @@ def model_sizes(
     sizes: Sequence[tuple[int, int]] = SIZES, *, on_stage: OnStage = lambda text: None
 ) -> list[Size]:
     """Pre-train a model of each size on the same data and return its loss above the entropy rate."""
-    from tokenwalk.agents.runs.tracking import read_metrics
-    from tokenwalk.agents.training.model_run import ModelRequest
-    from tokenwalk.agents.training.progress import completed
-    from tokenwalk.agents.training.train_lm import read_source, train_lm_run
-
     found = []
     for n_layers, width in sizes:
         with TemporaryDirectory() as folder:
@@ -97,9 +98,6 @@ def kl_placements(
 
 def train_placement(job: tuple[Placement, int], steps: int) -> PlacementRun:
     """Train RLOO with one placement of the KL penalty and one seed; ``kl_coef`` is constant."""
-    from tokenwalk.agents.learners.registry import find_agent
-    from tokenwalk.agents.problem.problem import open_problem
-
     placement, seed = job
     problem = open_problem(KL_TASK)
     config = replace(find_agent("rloo").default(KL_TASK)[0], kl=placement, kl_coef=KL_COEF, kl_anneal=1.0)

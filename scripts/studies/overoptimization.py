@@ -10,6 +10,9 @@ from tokenwalk.agents.backprop.autoencoder import train_autoencoder
 from tokenwalk.agents.backprop.configs import RewardModelConfig, TokenAutoencoderConfig, default_training
 from tokenwalk.agents.backprop.datasets import RewardDataset
 from tokenwalk.agents.backprop.reward_model import RewardModel, reference_completions, train_reward_model
+from tokenwalk.agents.baselines.as_policy import ModelPolicy
+from tokenwalk.agents.baselines.configs import default_config
+from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import evaluate
 from tokenwalk.agents.exact_tokens.as_machine import unfolded
@@ -161,10 +164,6 @@ def _q_learning(model: TokenModel, proxy: str) -> Ending:
 
 def _ppo(task: Task, source: MachineSource, steps: int, seed: int) -> FloatArray:
     """Return (steps, proxy, gold, kl) of PPO's sampled policy during training on ``source``, exact, [points, 4]."""
-    from tokenwalk.agents.baselines.as_policy import ModelPolicy
-    from tokenwalk.agents.baselines.configs import default_config
-    from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
-
     env_id = f"tokenwalk/{TASK}-v0"
     config = default_config("ppo", env_id)
     agent = build("ppo", make_vec_env(env_id, config.num_envs, {"reward": source}), config, seed=seed)

@@ -1,5 +1,6 @@
 """Trained policies on the exact gold-against-KL path of their proxy, with best-of-n."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,10 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from tokenwalk.agents.backprop.configs import RewardModelConfig
+from tokenwalk.agents.backprop.configs import RewardModelConfig, default_training
 from tokenwalk.agents.evaluation.goodhart import goodhart_report
+from tokenwalk.agents.evaluation.score import score
 from tokenwalk.agents.exact_tokens.frontier import Fit, fit_best_of_n, fit_rl
+from tokenwalk.agents.learners.registry import find_agent
+from tokenwalk.agents.problem.problem import open_problem
 from tokenwalk.agents.runs.processes import in_processes
+from tokenwalk.agents.training.model_run import ModelRequest
+from tokenwalk.agents.training.progress import completed
+from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 
 LIKED = 1.0  # the bias of Flattery's annotator: reward per word of praise, added to gold
 AGENT = "rloo"
@@ -86,12 +93,6 @@ def measure(
 
 def train_policy(job: Job) -> dict[str, Any]:
     """Train one policy and return its proxy and gold returns and its KL; ``exact`` says whether they are exact."""
-    import time
-
-    from tokenwalk.agents.evaluation.score import score
-    from tokenwalk.agents.learners.registry import find_agent
-    from tokenwalk.agents.problem.problem import open_problem
-
     problem = open_problem(job.task, reward=[job.reward])
     config = replace(find_agent(AGENT).default(job.task)[0], kl_coef=job.kl_coef, evaluate_every=1_000_000)
     learner = find_agent(AGENT).build(problem, config, seed=job.seed, runs=None)
@@ -111,11 +112,6 @@ def train_policy(job: Job) -> dict[str, Any]:
 
 def _reward_model(task: str, folder: Path, seed: int) -> Path:
     """Train a reward model and return its run: Flattery's annotator has a bias for praise, LengthBias's is only noisy."""
-    from tokenwalk.agents.backprop.configs import default_training
-    from tokenwalk.agents.training.model_run import ModelRequest
-    from tokenwalk.agents.training.progress import completed
-    from tokenwalk.agents.training.train_reward_model import train_reward_model_run
-
     liked = (("great", LIKED), ("wonderful", LIKED)) if task == "Flattery" else ()
     config = RewardModelConfig(spurious=liked)
     run = folder / f"reward-model-{task}"

@@ -6,10 +6,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from tokenwalk.scripts.console import note, parse, print_json, print_table
 from tokenwalk.scripts.main import run_command
+from tokenwalk.scripts.studies import overoptimization, password, policies
+from tokenwalk.scripts.studies.charts import (
+    plot_overoptimization,
+    plot_password,
+    plot_placements,
+    plot_policies,
+    plot_sizes,
+)
+from tokenwalk.scripts.studies.language_studies import kl_placements, model_sizes
 
 NAMES = ("password", "overoptimization", "policies", "sizes", "placements")
 
@@ -38,8 +48,6 @@ def main(argv: Sequence[str]) -> int:
     names = arguments.names or NAMES
     if unknown := [name for name in names if name not in NAMES]:
         raise ValueError(f"no study is called {unknown[0]!r}: give {', '.join(NAMES)}")
-    import torch
-
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     if "password" in names:
@@ -58,21 +66,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _password(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.scripts.studies.charts import plot_password
-    from tokenwalk.scripts.studies.password import as_json, conditions, time_to_solve, train_potential
-
     with TemporaryDirectory() as folder:
         note("training the potential ...")
-        trained = train_potential(Path(folder) / "value")
+        trained = password.train_potential(Path(folder) / "value")
         rows = []
-        for condition in conditions(trained):
+        for condition in password.conditions(trained):
             label = f"{condition.name}, on {condition.observation}"
-            solved = time_to_solve(
+            solved = password.time_to_solve(
                 condition,
                 arguments.runs,
                 lambda run, episodes, label=label: note(f"{label}, run {run}: {episodes:,.0f}"),  # type: ignore[misc]
             )
-            rows.append(as_json(solved))
+            rows.append(password.as_json(solved))
     plot_password(rows, arguments.out / "password.png")
     if not arguments.json:
         columns = ("name", "observation", "median_episodes", "median_steps")
@@ -85,11 +90,11 @@ def _password(arguments: StudiesArguments) -> list[Any]:
 
 
 def _overoptimization(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.scripts.studies.charts import plot_overoptimization
-    from tokenwalk.scripts.studies.overoptimization import as_json, measure
-
     rows = [
-        as_json(one) for one in measure(seeds=arguments.seeds, on_stage=lambda stage: note(f"{stage} ..."))
+        overoptimization.as_json(one)
+        for one in overoptimization.measure(
+            seeds=arguments.seeds, on_stage=lambda stage: note(f"{stage} ...")
+        )
     ]
     plot_overoptimization(rows, arguments.out / "overoptimization.png")
     if not arguments.json:
@@ -129,11 +134,8 @@ def _overoptimization(arguments: StudiesArguments) -> list[Any]:
 
 
 def _policies(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.scripts.studies.charts import plot_policies
-    from tokenwalk.scripts.studies.policies import measure
-
     with TemporaryDirectory() as folder:
-        panels = measure(Path(folder), on_stage=note)
+        panels = policies.measure(Path(folder), on_stage=note)
     plot_policies(panels, arguments.out / "policies.png")
     if not arguments.json:
         rows = [
@@ -166,9 +168,6 @@ def _policies(arguments: StudiesArguments) -> list[Any]:
 
 
 def _sizes(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.scripts.studies.charts import plot_sizes
-    from tokenwalk.scripts.studies.language_studies import model_sizes
-
     rows = [vars(one) for one in model_sizes(on_stage=note)]
     plot_sizes(rows, arguments.out / "sizes.png")
     if not arguments.json:
@@ -180,9 +179,6 @@ def _sizes(arguments: StudiesArguments) -> list[Any]:
 
 
 def _placements(arguments: StudiesArguments) -> list[Any]:
-    from tokenwalk.scripts.studies.charts import plot_placements
-    from tokenwalk.scripts.studies.language_studies import kl_placements
-
     rows = [vars(one) for one in kl_placements(on_stage=note)]
     plot_placements(rows, arguments.out / "placements.png")
     if not arguments.json:

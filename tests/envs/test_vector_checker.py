@@ -45,7 +45,7 @@ class HandsOutItsOwnState(Twin):
         return self._state, reward, terminated, truncated, info
 
 
-class MasksEveryLane(Twin):
+class MasksEveryEnv(Twin):
     def plant(self, observation: Any, reward: Any, terminated: Any, truncated: Any, info: Any) -> Any:
         if info:
             info["_final_obs"] = np.ones_like(terminated)
@@ -93,7 +93,7 @@ def test_the_walk_passes() -> None:
         (ShowsTheNextEpisodeAsFinal, "final_obs"),
         (PaysInSinglePrecision, "reward: "),
         (HandsOutItsOwnState, "environment's own"),
-        (MasksEveryLane, "_final_obs"),
+        (MasksEveryEnv, "_final_obs"),
         (SaysNothingOfTheEnd, "final_obs"),
         (WalksTooLong, "against"),
         (SeedsEveryEnvAlike, "sub-environment 1"),

@@ -26,7 +26,7 @@ def episode_return(env: gym.Env[Any, Any]) -> float:
 
 
 def vector_return(mode: str | None, **options: Any) -> float:
-    """Return the oscillator's mean return over the lanes of one vectorization."""
+    """Return the oscillator's mean return over the sub-environments of one vectorization."""
     envs = gym.make_vec(ENV_ID, num_envs=3, vectorization_mode=mode, **options)
     agent, total = Oscillator(), np.zeros(3)
     envs.reset(seed=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tokenwalk.agents.study.audit import audit_kl
 from tokenwalk.agents.study.audit import self_test as built_in
 from tokenwalk.agents.study.audit.self_test import Case, longer, returns_none
 from tokenwalk.scripts import audit
@@ -117,7 +118,7 @@ def test_the_exploit_is_printed_first_and_then_the_tables(capsys: pytest.Capture
     first, *rest = out.splitlines()
     assert first.startswith("hackable: ")
     for part in (
-        "'great great great great great' (reward 3.5, gold -2.5)",
+        "'great great great great great' or another one of equal reward (reward 3.5, mean gold -2.5)",
         "Maximum gold: 2.5",
         "208 % of the possible gain",
         "repetition, keyword stuffing.",
@@ -142,12 +143,12 @@ def test_the_exploit_is_printed_first_and_then_the_tables(capsys: pytest.Capture
         (["{mine}:infinite", "--task", "Flattery"], "returned inf for prompt"),
         (["{mine}:raises", "--task", "Flattery"], "raised ZeroDivisionError"),
         (["{mine}:too_few", "--task", "Flattery"], "scores for 16 texts"),
-        (["{mine}:strange", "--task", "Flattery"], "write f(text)"),
+        (["{mine}:strange", "--task", "Flattery"], "give f(text)"),
         (["{mine}:missing", "--task", "Flattery"], "has no 'missing'"),
         (["{mine}:none"], "returned None"),
         (["nowhere.py:f"], "there is no file 'nowhere.py'"),
-        (["golden", "--task", "Flattery"], "'golden' is nothing that Flattery could be paid by"),
-        (["proxy", "--task", "Keyword"], "'proxy' is nothing that Keyword could be paid by"),
+        (["golden", "--task", "Flattery"], "unknown reward 'golden' for Flattery: choose from gold, proxy"),
+        (["proxy", "--task", "Keyword"], "unknown reward 'proxy' for Keyword: choose from gold"),
         (["gold"], "name the task with --task"),
         (["gold", "--task", "Flatery"], "did you mean Flattery"),
         (["gold", "--task", "Flattery", "--horizon", "0"], "horizon is 0"),
@@ -224,8 +225,10 @@ TINY_MODEL = ("--n-heads", "1", "--width", "8", "--updates", "4")
 
 
 def test_audit_kl_prints_the_tables_and_the_exit_code_is_the_verdict_of_a_custom_algorithm(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(audit_kl, "ESTIMATORS", (("rloo", "length"),))
+    monkeypatch.setattr(audit_kl, "WARM_UP", 5_000)
     (tmp_path / "custom.py").write_text(CUSTOM)
     code, out, _ = run(capsys, "kl", "--agent", f"{tmp_path}/custom.py:Flipped", *TINY_MODEL)
     assert code == 1

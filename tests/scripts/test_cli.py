@@ -20,7 +20,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     """Run ``tokenwalk`` in this process: exit code, stdout, stderr."""
     try:
         code = main(words)
-    except SystemExit as exit_:  # argument errors and --help leave through tyro
+    except SystemExit as exit_:  # tyro exits on argument errors and --help
         code = int(exit_.code or 0)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
@@ -39,7 +39,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
     assert "usage: tokenwalk" in out
 
 
-def test_envs_tells_every_environment_as_json_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_envs_prints_every_environment_as_json_alone(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "envs", "--json")
     rows = {row["env"]: row for row in json.loads(out)["envs"]}
     assert code == 0
@@ -79,7 +79,7 @@ def test_train_then_evaluate_agree_and_write_a_whole_run_folder(
     assert score == pytest.approx(0, abs=1e-9) if agent == "random" else score > 0.5
 
 
-def test_a_run_goes_on_where_it_stopped_as_if_it_had_never(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for name, steps in (("whole", "4000"), ("half", "2000")):
@@ -112,7 +112,9 @@ def test_a_run_goes_on_where_it_stopped_as_if_it_had_never(
     assert json.loads(out)["return"] == whole["return"]
 
 
-def test_trajectories_can_be_scored_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_trajectories_hold_the_rewards_of_the_estimate(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     run(capsys, "train", "exact", "CounterWalk", "--run-dir", str(tmp_path / "run"))
     file = tmp_path / "episodes.jsonl"
     code, out, _ = run(
@@ -126,7 +128,7 @@ def test_trajectories_can_be_scored_again(capsys: pytest.CaptureFixture[str], tm
     assert report["exact"] is True
 
 
-def test_an_environment_without_tables_is_estimated_and_labelled(
+def test_an_environment_without_tables_has_an_estimate_that_says_so(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     code, out, _ = run(
@@ -149,7 +151,7 @@ def test_an_environment_without_tables_is_estimated_and_labelled(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["slove"], "did you mean solve"),
         (["solve", "CountrWalk"], "did you mean CounterWalk"),
@@ -168,12 +170,12 @@ def test_an_environment_without_tables_is_estimated_and_labelled(
     ],
 )
 def test_a_users_mistake_is_one_clear_line(
-    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     code, out, err = run(capsys, *words)
     assert code == 2
     assert out == ""
-    assert told in err
+    assert message in err
     assert err.startswith("tokenwalk: ")
     assert err.count("\n") == 1
 
@@ -271,7 +273,7 @@ def test_help_needs_neither_torch_nor_sb3_nor_numba(tmp_path: Path) -> None:
     assert done.stderr.strip().endswith("[]")
 
 
-def test_quiet_leaves_nothing_on_stderr_but_errors(
+def test_quiet_prints_only_errors_on_stderr(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tokenwalk.scripts.console import note

@@ -1,4 +1,4 @@
-"""The report, opened in a real browser at the width of a desk and of a telephone."""
+"""The report in a real browser, at the width of a desktop and of a phone."""
 
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ def test_the_page_is_whole_at_any_width_without_an_error_and_without_a_network(
     train("q-learning", "Flattery", steps=2_000, runs=1, run_dir=tmp_path / "run")
     page_file = write_report([tmp_path / "run"], tmp_path / "out")["page"]
     page = browser.new_page(viewport={"width": width, "height": 900})
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(f"file://{page_file}")
     assert page.locator("svg").count() == 3
-    for picture in page.locator("svg").all():
-        box = picture.bounding_box()
+    for chart in page.locator("svg").all():
+        box = chart.bounding_box()
         assert box is not None
-        assert box["width"] >= 600  # its letters can be read
-    # Where a table or a picture is too wide for the page it scrolls by itself.
+        assert box["width"] >= 600  # its text is readable
+    # A table or a chart that is wider than the page scrolls by itself.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert said == []
-    assert asked == [f"file://{page_file}"]
+    assert messages == []
+    assert requests == [f"file://{page_file}"]

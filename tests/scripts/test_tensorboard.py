@@ -1,4 +1,4 @@
-"""TensorBoard, opened in a real browser on a real run, draws the curve and its optimum in one chart."""
+"""TensorBoard in a real browser shows the curve of a run and its optimum in one chart."""
 
 import socket
 import subprocess
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[str]:
-    """The address of a TensorBoard on one short run."""
+    """Yield the address of a TensorBoard on one short run."""
     train("q-learning", "CounterWalk", steps=2000, runs=4, run_dir=tmp_path / "runs" / "walk")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -48,7 +48,7 @@ def board(tmp_path: Path) -> Iterator[str]:
         server.wait(timeout=20)
 
 
-def test_the_default_tab_draws_the_return_with_optimum_and_reference_in_one_chart(
+def test_the_default_tab_plots_the_return_with_optimum_and_reference_in_one_chart(
     board: str, browser: Any
 ) -> None:
     from playwright.sync_api import expect
@@ -61,16 +61,16 @@ def test_the_default_tab_draws_the_return_with_optimum_and_reference_in_one_char
     card = page.locator("card-view").filter(has_text="eval/return").first
     expect(card).to_be_visible(timeout=30_000)
     expect(card.locator("svg path[d], canvas").first).to_be_attached(timeout=30_000)
-    # The chart's own table has one row for each run that it draws.
+    # The tooltip of the chart has one row per plotted run.
     card.hover()
     box = card.locator("line-chart").first.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     tooltip = page.locator(".tooltip").first
     expect(tooltip).to_be_visible(timeout=10_000)
-    drawn = tooltip.inner_text()
+    plotted = tooltip.inner_text()
     page.goto(f"{board}/#hparams")
     for shown in ("step_size", "eval/normalized_score"):
         expect(page.get_by_text(shown).first).to_be_visible(timeout=60_000)
-    assert "walk/optimum" in drawn
-    assert "walk/reference" in drawn
+    assert "walk/optimum" in plotted
+    assert "walk/reference" in plotted

@@ -1,4 +1,4 @@
-"""What a person sees: tables that fit narrow terminals, NO_COLOR, pipes that close, Ctrl-C in the middle of anything."""
+"""The output on a terminal: tables that fit, NO_COLOR, pipes that close, Ctrl-C at any time."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ ESCAPES = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 
 
 def in_terminal(columns: int, *words: str, **settings: str) -> str:
-    """Return what ``tokenwalk`` shows on a terminal of so many columns."""
+    """Return the output of ``tokenwalk`` on a terminal of ``columns`` columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -65,11 +65,11 @@ def test_a_table_that_does_not_fit_becomes_a_list() -> None:
 
 
 @pytest.mark.parametrize("words", [("envs",), ("train", "ppo", "--help"), ("solve", "--help")])
-def test_no_color_is_heeded(words: tuple[str, ...]) -> None:
+def test_no_color_is_respected(words: tuple[str, ...]) -> None:
     assert COLOR.search(in_terminal(80, *words, NO_COLOR="1")) is None
 
 
-def test_colors_are_there_where_nobody_forbids_them() -> None:
+def test_colors_are_the_default() -> None:
     assert COLOR.search(in_terminal(80, "solve", "--help")) is not None
 
 
@@ -86,9 +86,9 @@ def test_a_pipe_that_closes_early_is_no_error() -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        said = process.stderr.read()
+        errors = process.stderr.read()
         code = process.wait()
-    assert (code, said) == (0, b"")
+    assert (code, errors) == (0, b"")
 
 
 @pytest.mark.slow
@@ -126,28 +126,28 @@ def test_ctrl_c_ends_every_command_without_a_traceback(line: str, tmp_path: Path
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # The background job of a shell ignores SIGINT, and what it starts would, too.
+        # A background job of a shell ignores SIGINT, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        if line.startswith("report"):  # in the middle of its drawing, which takes a second
+        if line.startswith("report"):  # while it plots, which takes a second
             wait_for(tmp_path / "page")
         else:
             time.sleep(8 if "train" in line or "compare" in line else 4)
         os.killpg(process.pid, signal.SIGINT)
         try:
-            out, said = process.communicate(timeout=60)
+            out, errors = process.communicate(timeout=60)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    assert "Traceback" not in out + said
+    assert "Traceback" not in out + errors
     assert process.returncode == 130
-    assert not (tmp_path / "page").exists()  # half a report is none
-    if line.startswith("train"):  # what was learned is kept, and summed up
+    assert not (tmp_path / "page").exists()  # no partial report
+    if line.startswith("train"):  # the trained agent is saved with a summary
         assert json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"] is True
 
 
 def wait_for(path: Path) -> None:
-    """Wait until there is such a file or folder, for a minute at the most."""
+    """Wait until ``path`` exists, for at most a minute."""
     began = time.monotonic()
     while not path.exists() and time.monotonic() - began < 60:
         time.sleep(0.01)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -85,7 +85,7 @@ def find_choice(
         raise ValueError(
             f"agent is {agent!r}: give one of {', '.join(ALGORITHMS)}, or FILE.py:CLASS of a subclass of PolicyGradient"
         )
-    return Choice(cast(Algorithm, algorithm), config, seed, updates, None if custom is None else custom.type)
+    return Choice(algorithm, config, seed, updates, None if custom is None else custom.type)
 
 
 def audit_agent(task: str, agent: str = "rloo", *, updates: int = 100, seed: int = 0) -> dict[str, Any]:

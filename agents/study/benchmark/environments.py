@@ -7,8 +7,16 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
 
+from tokenwalk.agents.backprop.configs import RewardModelConfig, TrainingConfig
+from tokenwalk.agents.backprop.datasets import Data, RewardDataset
+from tokenwalk.agents.backprop.fit import fit
 from tokenwalk.agents.backprop.linear import normal_equation
+from tokenwalk.agents.backprop.scorers import Ensemble, TextShape, build_scorer
+from tokenwalk.agents.baselines.configs import default_config
+from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact_tokens.completions import enumerate_completions
 from tokenwalk.agents.study.benchmark.harness import Contest, Work
@@ -16,6 +24,7 @@ from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.q_learning import QLearning
 from tokenwalk.envs.reference import fit_ngram
 from tokenwalk.envs.rewards.builders import token_weights
+from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.rewards.machine import RewardMachine
 from tokenwalk.envs.rewards.source import MachineSource
 from tokenwalk.envs.tabular import tabular_mdp
@@ -228,11 +237,6 @@ def sb3_contests() -> list[Contest]:
     On CounterWalk: our adapter over the native environment against SB3's DummyVecEnv. On Keyword: our extractor for token
     ids against SB3's one-hot columns.
     """
-    import torch
-    from stable_baselines3.common.vec_env import DummyVecEnv
-
-    from tokenwalk.agents.baselines.sb3 import make_vec_env
-
     torch.set_num_threads(1)
     walk, task, num_envs = "tokenwalk/CounterWalk-v0", "tokenwalk/Keyword-v0", 64
     native = ppo_frames(walk, make_vec_env(walk, num_envs))
@@ -252,9 +256,6 @@ def sb3_contests() -> list[Contest]:
 
 def ppo_frames(env_id: str, vec_env: Any, steps: int = 8_192, **changes: Any) -> Work:
     """Return work that trains PPO on ``steps`` frames, with its defaults for ``env_id`` and ``changes``."""
-    from tokenwalk.agents.baselines.configs import default_config
-    from tokenwalk.agents.baselines.sb3 import build, train
-
     config: Any = replace(default_config("ppo", env_id), **changes)
 
     def work() -> int:
@@ -311,8 +312,6 @@ def reward_contests() -> list[Contest]:
     Scores of a reward model for 1,024 completions at once against one by one. Its training in tokens per second against
     torch's matrix product, whose multiplications are converted to tokens. The normal equation against scikit-learn.
     """
-    import torch
-
     torch.set_num_threads(1)
     contests = [
         Contest(
@@ -344,9 +343,6 @@ def reward_contests() -> list[Contest]:
 
 def scoring_both_ways(kind: Any) -> tuple[Work, Work]:
     """Return work that scores 1,024 completions of Flattery at once, and 64 of them one by one, with an untrained model."""
-    from tokenwalk.agents.backprop.scorers import Ensemble, TextShape, build_scorer
-    from tokenwalk.envs.rewards.learned import LearnedSource
-
     task = find_task("Flattery")
     shape = TextShape.of(task)
     scorer = Ensemble([build_scorer(kind, shape, 32, 2, seed=0).eval()], shape, "mean")
@@ -369,13 +365,6 @@ def training_against_products(width: int = 64) -> tuple[Work, Work]:
 
     A token takes 6 multiply-adds per parameter.
     """
-    import torch
-
-    from tokenwalk.agents.backprop.configs import RewardModelConfig, TrainingConfig
-    from tokenwalk.agents.backprop.datasets import Data, RewardDataset
-    from tokenwalk.agents.backprop.fit import fit
-    from tokenwalk.agents.backprop.scorers import TextShape, build_scorer
-
     task = find_task("Keyword")
     shape = TextShape.of(task)
     config = RewardModelConfig(objective="regression", scorer="transformer", pairs=500, width=width)

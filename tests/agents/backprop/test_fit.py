@@ -1,14 +1,23 @@
 """The one training loop: schedule, clipping, early stopping, and what it does when the loss goes wrong."""
 
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tokenwalk.agents.backprop.configs import TrainingConfig
+from tokenwalk.agents.backprop.configs import (
+    LMConfig,
+    RewardModelConfig,
+    TokenAutoencoderConfig,
+    TrainingConfig,
+)
 from tokenwalk.agents.backprop.descent import NonFiniteLossError
 from tokenwalk.agents.backprop.fit import fit
+from tokenwalk.agents.backprop.linear import LinearConfig
+from tokenwalk.agents.backprop.linear_autoencoder import AutoencoderConfig
 
 X = torch.linspace(-1, 1, 40)[:, None]
 Y = 3 * X - 0.5
@@ -147,3 +156,18 @@ def test_a_field_out_of_range_is_named(fields: dict[str, Any], message: str) -> 
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="no rows to train on"):
         fit(model(), lambda rows: torch.zeros(1), 0, TrainingConfig())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainingConfig(updates=np.int64(5), weight_decay=np.float32(0.5), patience=np.int32(2)),  # type: ignore[arg-type]
+        RewardModelConfig(pairs=np.int64(5), temperature=np.float32(0.5)),  # type: ignore[arg-type]
+        TokenAutoencoderConfig(texts=np.int64(5), noise=np.float32(0.5)),  # type: ignore[arg-type]
+        LMConfig(width=np.int64(8), held_out=np.float32(0.5)),  # type: ignore[arg-type]
+        LinearConfig(step_size=np.float32(0.5), batch_size=np.int64(2)),  # type: ignore[arg-type]
+        AutoencoderConfig(n_components=np.int64(2), seed=np.int32(1)),  # type: ignore[arg-type]
+    ],
+)
+def test_numbers_of_numpy_are_converted(config: Any) -> None:
+    assert not [name for name, value in asdict(config).items() if isinstance(value, np.generic)]

@@ -174,13 +174,13 @@ def test_mini_batches_reach_a_model_that_leaves_no_residual() -> None:
 
 def test_mini_batches_hover_above_an_optimum_that_leaves_a_residual() -> None:
     _, x, y = random_problem(2, 200, 3, 1, bias=True)
-    least = loss(normal_equation(x, y), x, y)
+    minimum = loss(normal_equation(x, y), x, y)
     gaps = [
-        loss(fit(x, y, LinearConfig(step_size=step_size, updates=1_500, batch_size=10)).model, x, y) - least
+        loss(fit(x, y, LinearConfig(step_size=step_size, updates=1_500, batch_size=10)).model, x, y) - minimum
         for step_size in (0.2, 0.005)
     ]
-    assert 1e-3 * least < gaps[0] < 0.2 * least
-    assert 0 < gaps[1] < 5e-3 * least
+    assert 1e-3 * minimum < gaps[0] < 0.2 * minimum
+    assert 0 < gaps[1] < 5e-3 * minimum
 
 
 @given(problems)
@@ -338,13 +338,13 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:
 
 
 def test_progress_is_told_the_curve() -> None:
-    told: list[tuple[int, float]] = []
-    found = fit(X, Y, LinearConfig(updates=10), lambda update, value: told.append((update, value)))
-    assert told == list(enumerate(found.losses.tolist()))
-    assert len(told) == 11
+    reported: list[tuple[int, float]] = []
+    found = fit(X, Y, LinearConfig(updates=10), lambda update, value: reported.append((update, value)))
+    assert reported == list(enumerate(found.losses.tolist()))
+    assert len(reported) == 11
 
 
-def test_a_pass_over_the_batches_draws_no_row_twice() -> None:
+def test_a_pass_over_the_batches_has_no_row_twice() -> None:
     batches = batch_rows(7, 3, seed=0)
     passes = [np.concatenate([next(batches), next(batches)]) for _ in range(400)]
     assert {len(set(one.tolist())) for one in passes} == {6}
@@ -379,7 +379,7 @@ def test_a_model_keeps_its_numbers_when_those_it_was_made_of_change() -> None:
         (np.where(X == 3, np.inf, X), Y, r"x\[2, 0\] is inf: give finite numbers"),
     ],
 )
-def test_data_that_cannot_be_learned_from_are_refused_with_the_mend(x: Any, y: Any, message: str) -> None:
+def test_data_that_cannot_be_learned_from_are_refused_with_the_fix(x: Any, y: Any, message: str) -> None:
     for use in (
         lambda: fit(x, y, LinearConfig()),
         lambda: normal_equation(x, y),

@@ -118,12 +118,12 @@ def test_the_layers_10_to_5_to_10_have_100_parameters() -> None:
 
 @pytest.mark.parametrize(("batch_size", "excess"), [(64, 2e-3), (256, 1e-3)])
 def test_on_fresh_standard_normal_rows_the_error_reaches_a_half(batch_size: int, excess: float) -> None:
-    least = pca_error(np.eye(10), 5)
-    assert least == 0.5
+    minimum = pca_error(np.eye(10), 5)
+    assert minimum == 0.5
     for seed in range(3):
         found = fit(standard_normal, AutoencoderConfig(batch_size=batch_size, seed=seed))
         error = found.model.expected_error(np.eye(10))
-        assert least <= error < least + excess
+        assert minimum <= error < minimum + excess
         # At the optimum a row's error is a tenth of a chi-squared of 5, of variance 0.1: five standard errors.
         assert abs(found.losses[-100:].mean() - error) < 5 * (0.1 / (100 * batch_size)) ** 0.5
 
@@ -137,11 +137,11 @@ def test_the_documented_step_size_is_on_its_way_after_1000_updates() -> None:
 
 def test_on_fresh_correlated_rows_the_error_reaches_that_of_pca() -> None:
     moment = axes() @ axes().T
-    least = pca_error(moment, 5)
-    assert least == pytest.approx(SPECTRUM[5:].sum() / 10)
+    minimum = pca_error(moment, 5)
+    assert minimum == pytest.approx(SPECTRUM[5:].sum() / 10)
     config = AutoencoderConfig(step_size=0.2, updates=1_500, batch_size=64)
     found = fit(lambda rng, n: rng.normal(size=(n, 10)) @ axes().T, config)
-    assert least < found.model.expected_error(moment) < 1.01 * least
+    assert minimum < found.model.expected_error(moment) < 1.01 * minimum
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -159,12 +159,12 @@ def test_full_batches_descend_to_pca(seed: int) -> None:
 
 def test_mini_batches_hover_above_pca() -> None:
     x = correlated(300)
-    least = pca_error(second_moment(x), 5)
+    minimum = pca_error(second_moment(x), 5)
     gaps = [
-        loss(fit(x, AutoencoderConfig(step_size, updates=1_500, batch_size=30)).model, x) - least
+        loss(fit(x, AutoencoderConfig(step_size, updates=1_500, batch_size=30)).model, x) - minimum
         for step_size in (0.5, 0.1)
     ]
-    assert 0 < gaps[1] < gaps[0] < 0.05 * least
+    assert 0 < gaps[1] < gaps[0] < 0.05 * minimum
 
 
 @given(seeds, st.integers(1, 12), st.integers(1, 6), st.integers(1, 6), st.floats(0.05, 0.5))
@@ -300,7 +300,7 @@ def test_the_same_seed_gives_the_same_maps_and_another_seed_others() -> None:
 
 def test_every_update_reads_fresh_rows_and_progress_is_told_the_curve() -> None:
     seen: list[float] = []
-    told: list[tuple[int, float]] = []
+    reported: list[tuple[int, float]] = []
 
     def sampler(rng: np.random.Generator, batch_size: int) -> Floats:
         rows = standard_normal(rng, batch_size)
@@ -308,9 +308,9 @@ def test_every_update_reads_fresh_rows_and_progress_is_told_the_curve() -> None:
         return rows
 
     config = AutoencoderConfig(updates=10, batch_size=4)
-    found = fit(sampler, config, lambda update, value: told.append((update, value)))
+    found = fit(sampler, config, lambda update, value: reported.append((update, value)))
     assert len(set(seen)) == len(seen) == 11
-    assert told == list(enumerate(found.losses.tolist()))
+    assert reported == list(enumerate(found.losses.tolist()))
 
 
 def test_no_rows_have_no_errors() -> None:
@@ -349,7 +349,7 @@ def test_a_model_keeps_its_numbers_when_those_it_was_made_of_change() -> None:
         (lambda _, n: np.full((n, 2), np.inf), {"batch_size": 4}, r"the sampler's batch\[0, 0\] is inf"),
     ],
 )
-def test_data_that_cannot_be_learned_from_are_refused_with_the_mend(
+def test_data_that_cannot_be_learned_from_are_refused_with_the_fix(
     data: Any, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -28,8 +28,8 @@ def test_the_entropy_rate_is_that_of_every_completion() -> None:
     for task in (FLATTERY, random_task(3)):
         every = enumerate_completions(task)
         weight = every.weights(task)
-        written = weight > 0
-        entropy = -(weight[written] @ every.log_reference[written])
+        generated = weight > 0
+        entropy = -(weight[generated] @ every.log_reference[generated])
         assert entropy_rate(task) == pytest.approx(entropy / (weight @ every.length), abs=1e-12)
 
 
@@ -43,7 +43,7 @@ def test_a_model_that_is_given_the_reference_policy_has_no_kl_to_it_at_all() -> 
         TokenModel(FLATTERY, compose(FLATTERY, "gold")), fresh_lm(FLATTERY, SMALL, seed=0)
     )
     assert fresh.kl > 0.1  # a twin without the bias
-    with pytest.raises(ValueError, match="looks at what stands before: pre-train"):
+    with pytest.raises(ValueError, match="depends on the prefix: pre-train"):
         reference_lm(find_task("Lexicon"), SMALL, seed=0)
 
 
@@ -57,33 +57,33 @@ def test_its_probabilities_of_prefixes_and_of_completions_are_the_same() -> None
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])  # two of them have a mask
-def test_what_the_mask_forbids_it_never_writes_and_gives_no_probability(seed: int) -> None:
+def test_what_the_mask_forbids_it_never_generates_and_has_probability_0(seed: int) -> None:
     task = random_task(seed)
     lm = fresh_lm(task, SMALL, seed=0)
     every = enumerate_completions(task, lm)
     assert np.exp(every.log_prob) @ task.prompt_weights[every.prompt] == pytest.approx(1.0, abs=1e-5)
     assert len(every) == len(enumerate_completions(task))
     prompt = np.random.default_rng(0).integers(2, size=300)
-    written = lm.generate(task.prompt_ids[prompt], torch.Generator().manual_seed(0), lm.mask(prompt))
+    generated = lm.generate(task.prompt_ids[prompt], torch.Generator().manual_seed(0), lm.mask(prompt))
     allowed = {(int(p), *map(int, t)) for p, t in zip(every.prompt, every.tokens, strict=True)}
-    assert {(int(p), *map(int, t)) for p, t in zip(prompt, written.tokens, strict=True)} <= allowed
+    assert {(int(p), *map(int, t)) for p, t in zip(prompt, generated.tokens, strict=True)} <= allowed
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
-def test_what_it_draws_by_the_cache_follows_its_own_probabilities(seed: int) -> None:
+def test_what_it_samples_by_the_cache_follows_its_own_probabilities(seed: int) -> None:
     task, count = random_task(seed), 20_000
     lm = fresh_lm(task, SMALL, seed=2)
     assert isinstance(lm, FastSampler)
-    drawn, exact = (
+    sampled, exact = (
         sample_completions(task, lm, count, np.random.default_rng(0)),
         enumerate_completions(task, lm),
     )
-    assert drawn.log_prob == pytest.approx(log_prob_of(task, lm, drawn), abs=1e-4)
-    assert drawn.log_reference == pytest.approx(
-        log_prob_of(task, reference_on_tokens(task), drawn), abs=1e-12
+    assert sampled.log_prob == pytest.approx(log_prob_of(task, lm, sampled), abs=1e-4)
+    assert sampled.log_reference == pytest.approx(
+        log_prob_of(task, reference_on_tokens(task), sampled), abs=1e-12
     )
     keys = {(p, *t.tolist()): row for row, (p, t) in enumerate(zip(exact.prompt, exact.tokens, strict=True))}
-    rows = [keys[p, *t.tolist()] for p, t in zip(drawn.prompt, drawn.tokens, strict=True)]
+    rows = [keys[p, *t.tolist()] for p, t in zip(sampled.prompt, sampled.tokens, strict=True)]
     seen, weight = np.bincount(rows, minlength=len(exact)), exact.weights(task)
 
     def too_far(weight: FloatArray) -> bool:
@@ -92,7 +92,7 @@ def test_what_it_draws_by_the_cache_follows_its_own_probabilities(seed: int) -> 
         return found > often.sum() + 4 * np.sqrt(2 * often.sum())
 
     assert not too_far(weight)
-    assert too_far(weight**1.2 / (weight**1.2).sum())  # a twin that draws at another temperature
+    assert too_far(weight**1.2 / (weight**1.2).sum())  # a broken twin that samples at another temperature
 
 
 def test_pre_training_comes_within_one_in_a_hundred_of_the_entropy_rate_exactly() -> None:

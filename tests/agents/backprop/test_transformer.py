@@ -1,4 +1,4 @@
-"""The Transformer: causal, the same with and without its cache, a probability over all that can be written."""
+"""The Transformer: causal, the same with and without its cache, a probability over all completions."""
 
 import itertools
 import math
@@ -63,14 +63,14 @@ def test_the_probabilities_of_all_completions_sum_to_1() -> None:
 @pytest.mark.parametrize("prompt", [1, 3])
 def test_writing_with_the_cache_is_the_forward_pass_without_it(prompt: int) -> None:
     first = torch.randint(0, 5, (64, prompt), generator=generator(1))
-    written = model().generate(first, HORIZON, generator(2))
-    ids = torch.cat([first, written.tokens], dim=1)
+    generated = model().generate(first, HORIZON, generator(2))
+    ids = torch.cat([first, generated.tokens], dim=1)
     again = model().log_probs(ids, first=prompt)
-    assert torch.allclose(written.log_probs, again, atol=1e-5)
-    ended = (written.tokens == EOS).any(dim=1)
-    assert (written.length[~ended] == HORIZON).all()
-    assert (written.tokens[ended].argmax(dim=1) >= 0).all()
-    assert (written.log_probs[written.tokens == PAD] == 0).all()
+    assert torch.allclose(generated.log_probs, again, atol=1e-5)
+    ended = (generated.tokens == EOS).any(dim=1)
+    assert (generated.length[~ended] == HORIZON).all()
+    assert (generated.tokens[ended].argmax(dim=1) >= 0).all()
+    assert (generated.log_probs[generated.tokens == PAD] == 0).all()
 
 
 def test_the_cache_is_read_only_up_to_now() -> None:
@@ -84,16 +84,16 @@ def test_the_cache_is_read_only_up_to_now() -> None:
     assert torch.allclose(built.body(longer[:, 1:], caches, 1)[:, 0], built.body(longer)[:, 1], atol=1e-5)
 
 
-def test_draws_follow_the_models_own_distribution_by_chi_square() -> None:
+def test_samples_follow_the_models_own_distribution_by_chi_square() -> None:
     built, count = model(3), 20_000
     completions = every_completion()
     ids = torch.cat([begin(len(completions)), completions], dim=1)
     probability = built.log_probs(ids, first=1).double().sum(dim=1).exp()
-    written = built.generate(begin(count), HORIZON, generator()).tokens
+    generated = built.generate(begin(count), HORIZON, generator()).tokens
     code = 5 ** torch.arange(HORIZON)
     number = {int(row @ code): place for place, row in enumerate(completions)}
     seen = torch.bincount(
-        torch.tensor([number[int(row @ code)] for row in written]), minlength=len(completions)
+        torch.tensor([number[int(row @ code)] for row in generated]), minlength=len(completions)
     )
     often = probability * count >= 5
     statistic = ((seen - count * probability) ** 2 / (count * probability))[often].sum().item()
@@ -107,8 +107,8 @@ def test_greedy_takes_the_likeliest_and_so_do_the_limits_of_temperature_and_top_
     greedy = built.generate(first, HORIZON).tokens
     assert torch.equal(greedy, built.generate(first, HORIZON, generator(), top_k=1).tokens)
     assert torch.equal(greedy, built.generate(first, HORIZON, generator(), temperature=1e-4).tokens)
-    drawn = built.generate(first, HORIZON, generator()).tokens
-    assert not torch.equal(greedy, drawn)
+    sampled = built.generate(first, HORIZON, generator()).tokens
+    assert not torch.equal(greedy, sampled)
     logits = built.logits(torch.cat([first, greedy], dim=1)[:, :-1])[:, 1:]
     best = logits.argmax(dim=2)
     assert (best == greedy)[greedy < PAD].all()
@@ -124,7 +124,7 @@ def test_a_higher_temperature_flattens_and_top_k_keeps_to_the_likeliest() -> Non
     assert kept == set(logs.topk(2).indices.tolist())
 
 
-def test_the_same_seed_writes_the_same_and_the_global_generator_is_left_alone() -> None:
+def test_the_same_seed_generates_the_same_and_the_global_generator_is_left_alone() -> None:
     state = torch.get_rng_state()
     built = model()
     state = torch.get_rng_state()
@@ -150,15 +150,15 @@ def test_a_mask_is_never_left_and_what_it_leaves_sums_to_1() -> None:
     repeats = ((completions[:, 1:] == completions[:, :-1]) & (completions[:, 1:] < EOS)).any(dim=1)
     assert (logs[repeats] == -math.inf).all()
     assert logs[~repeats].exp().sum().item() == pytest.approx(1.0, abs=1e-5)
-    written = model().generate(
+    generated = model().generate(
         begin(500), HORIZON, generator(), mask=mask._replace(start=torch.full((500,), 3))
     )
-    doubled = (written.tokens[:, 1:] == written.tokens[:, :-1]) & (written.tokens[:, 1:] < EOS)
+    doubled = (generated.tokens[:, 1:] == generated.tokens[:, :-1]) & (generated.tokens[:, 1:] < EOS)
     assert not doubled.any()
     again = model().log_probs(
-        torch.cat([begin(500), written.tokens], dim=1), 1, mask._replace(start=torch.full((500,), 3))
+        torch.cat([begin(500), generated.tokens], dim=1), 1, mask._replace(start=torch.full((500,), 3))
     )
-    assert torch.allclose(written.log_probs, again, atol=1e-5)
+    assert torch.allclose(generated.log_probs, again, atol=1e-5)
     assert allowed_along(mask._replace(start=torch.tensor([3])), torch.tensor([[0, PAD]]))[0, 1].all()
 
 
@@ -226,6 +226,6 @@ def test_multiplying_in_bfloat16_is_the_same_model_within_its_three_digits() -> 
         for found, model in ((one, plain), (other, fast))
     ]
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
-    written = fast.generate(ids[:, :1], 6, torch.Generator().manual_seed(0))
-    again = fast.log_probs(torch.cat([ids[:, :1], written.tokens], dim=1), 1)
-    assert torch.allclose(again, written.log_probs, atol=0.05)
+    generated = fast.generate(ids[:, :1], 6, torch.Generator().manual_seed(0))
+    again = fast.log_probs(torch.cat([ids[:, :1], generated.tokens], dim=1), 1)
+    assert torch.allclose(again, generated.log_probs, atol=0.05)

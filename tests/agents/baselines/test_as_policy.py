@@ -89,7 +89,7 @@ def test_one_greedy_rollout_per_prompt_earns_what_the_exact_evaluation_says(agen
 
 
 @pytest.mark.parametrize("agent", ["ppo", "a2c", "maskable-ppo"])
-def test_a_policy_that_draws_has_the_probabilities_that_are_drawn_by(agent: str) -> None:
+def test_a_stochastic_policy_has_the_probabilities_that_are_sampled_from(agent: str) -> None:
     model = small_model(agent, "tokenwalk/Flattery-v0")
     model.policy.action_net.weight.data.mul_(100)
     task = make_vec_env("tokenwalk/Flattery-v0", 1).get_attr("task")[0]

@@ -1,10 +1,12 @@
 """Configs refuse what SB3 would choke on, and every agent has one for every environment."""
 
+import json
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tokenwalk.agents.baselines.configs import (
@@ -120,3 +122,9 @@ def test_configs_load_neither_torch_nor_sb3() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_numbers_of_numpy_are_converted() -> None:
+    given = PPOConfig(num_envs=np.int64(4), discount=np.float32(0.5), hidden=(np.int32(8),))  # type: ignore[arg-type]
+    assert [type(one) for one in (given.num_envs, given.discount, given.hidden[0])] == [int, float, int]
+    assert json.loads(json.dumps(asdict(given)))["num_envs"] == 4

@@ -24,7 +24,7 @@ def test_flatterys_report_has_arrays_of_one_length_the_peak_and_the_sentence(tmp
 def test_a_task_without_a_proxy_and_a_picture_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no proxy reward"):
         goodhart_report("Keyword")
-    with pytest.raises(ValueError, match=r"name a \.png"):
+    with pytest.raises(ValueError, match=r"give a \.png"):
         plot_goodhart({}, tmp_path / "picture.gif")
 
 

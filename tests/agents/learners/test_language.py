@@ -134,7 +134,7 @@ def test_fine_tuning_learns_from_texts_that_are_good_by_gold(tmp_path: Path) -> 
     assert summary["regularized_return"] > 1.5
 
 
-def test_what_a_source_is_paid_can_change_while_it_learns(tmp_path: Path) -> None:
+def test_the_weight_of_a_reward_component_can_change_while_it_learns(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def brevity(text):\n    return 1.0 - len(text) / 60\n")
     run(tmp_path, reward=["gold", f"{tmp_path / 'mine.py'}:brevity=1..3"])
     rows = read_metrics(tmp_path / "run")
@@ -154,7 +154,7 @@ def test_what_a_source_is_paid_can_change_while_it_learns(tmp_path: Path) -> Non
             "sft",
             "Flattery",
             {"reward": ["proxy"]},
-            "sft learns texts that are good by gold, whatever is paid",
+            "sft learns texts that are good by gold, whatever the training reward is",
         ),
         ("grpo", "Flattery", {"config": config("grpo", group_size=1)}, "group_size is 1: grpo compares"),
         (

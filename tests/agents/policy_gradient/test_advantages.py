@@ -16,18 +16,18 @@ from tokenwalk.agents.policy_gradient.advantages import (
 REWARDS = torch.tensor(np.random.default_rng(0).normal(size=(5, 4)))
 
 
-def test_leaving_one_out_is_the_mean_of_the_others_that_still_write() -> None:
+def test_rloo_subtracts_the_mean_of_the_others_that_still_generate() -> None:
     rng = np.random.default_rng(2)
     length = rng.integers(1, 5, size=(5, 4))
-    length[0] = [4, 2, 2, 1]  # at times 2 and 3 the first writes alone
-    written = torch.tensor(np.arange(4) < length[:, :, None])
-    returns = torch.tensor(rng.normal(size=(5, 4, 4))) * written
-    found = rloo_advantage(returns, written)
+    length[0] = [4, 2, 2, 1]  # at times 2 and 3 the first generates alone
+    generated = torch.tensor(np.arange(4) < length[:, :, None])
+    returns = torch.tensor(rng.normal(size=(5, 4, 4))) * generated
+    found = rloo_advantage(returns, generated)
     for group, one, time in np.ndindex(5, 4, 4):
         others = [other for other in range(4) if other != one]
-        writing = [float(returns[group, other, time]) for other in others if written[group, other, time]]
-        baseline = np.mean(writing or [float(returns[group, other, 0]) for other in others])
-        expected = float(returns[group, one, time]) - baseline if written[group, one, time] else 0.0
+        others_now = [float(returns[group, other, time]) for other in others if generated[group, other, time]]
+        baseline = np.mean(others_now or [float(returns[group, other, 0]) for other in others])
+        expected = float(returns[group, one, time]) - baseline if generated[group, one, time] else 0.0
         assert float(found[group, one, time]) == pytest.approx(expected)
 
 
@@ -36,20 +36,20 @@ def whole(rewards: torch.Tensor) -> torch.Tensor:
     return rloo_advantage(rewards[:, :, None], torch.ones(*rewards.shape, 1, dtype=torch.bool))[:, :, 0]
 
 
-def test_a_mean_with_oneself_in_it_has_the_same_direction_and_less_of_it() -> None:
+def test_dr_grpo_is_rloo_times_one_minus_one_over_the_group_size() -> None:
     assert torch.allclose(dr_grpo_advantage(REWARDS), whole(REWARDS) * 3 / 4)
 
 
-def test_what_is_paid_at_the_end_of_texts_of_all_lengths_teaches_nothing_where_it_is_the_same() -> None:
-    written = torch.tensor(np.arange(4) < np.array([4, 2, 2, 1, 3])[:, None])[None]
+def test_equal_rewards_at_the_end_of_texts_of_all_lengths_give_no_rloo_advantage() -> None:
+    generated = torch.tensor(np.arange(4) < np.array([4, 2, 2, 1, 3])[:, None])[None]
     for value in (0.1, 1 / 3, -7.7):
-        assert not rloo_advantage(value * written, written).any()
-    returns = 0.1 * written
+        assert not rloo_advantage(value * generated, generated).any()
+    returns = 0.1 * generated
     returns[0, 1] *= 2
-    assert rloo_advantage(returns, written)[0, 1, :2].all()
+    assert rloo_advantage(returns, generated)[0, 1, :2].all()
 
 
-def test_standardised_groups_have_spread_one() -> None:
+def test_standardized_groups_have_standard_deviation_1() -> None:
     found = grpo_advantage(REWARDS, epsilon=0.0)
     assert torch.allclose(found.square().mean(dim=1), torch.ones(5, dtype=torch.float64))
     assert torch.allclose(found.mean(dim=1), torch.zeros(5, dtype=torch.float64), atol=1e-12)
@@ -57,7 +57,7 @@ def test_standardised_groups_have_spread_one() -> None:
 
 @pytest.mark.parametrize("of", [whole, grpo_advantage, dr_grpo_advantage])
 @pytest.mark.parametrize("value", [0.1, 1 / 3, -7.7, 0.0])
-def test_a_group_that_is_all_paid_the_same_teaches_exactly_nothing(of: object, value: float) -> None:
+def test_a_group_with_equal_rewards_has_advantages_of_exactly_0(of: object, value: float) -> None:
     assert callable(of)
     for dtype in (torch.float32, torch.float64):
         rewards = torch.full((2, 7), value, dtype=dtype)  # whose mean is not always the value: rounding
@@ -79,15 +79,15 @@ def test_rewards_to_go_are_sums_from_each_token_on() -> None:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.95, 1.0])
-def test_generalised_advantages_are_their_defining_sum(decay: float) -> None:
+def test_generalized_advantages_are_their_defining_sum(decay: float) -> None:
     rng = np.random.default_rng(1)
     length, horizon = [4, 2, 1], 4
-    written = torch.tensor([[time < n for time in range(horizon)] for n in length])
-    rewards = torch.tensor(rng.normal(size=(3, 4))) * written
+    generated = torch.tensor([[time < n for time in range(horizon)] for n in length])
+    rewards = torch.tensor(rng.normal(size=(3, 4))) * generated
     values = torch.tensor(rng.normal(size=(3, 4)))
-    found = gae(rewards, values, written, decay)
+    found = gae(rewards, values, generated, decay)
     for row, n in enumerate(length):
-        after = [*values[row, 1:n].tolist(), 0.0]  # the end of the task is worth nothing
+        after = [*values[row, 1:n].tolist(), 0.0]  # the value after the end of the task is 0
         delta = [float(rewards[row, t]) + after[t] - float(values[row, t]) for t in range(n)]
         for time in range(n):
             want = sum(decay**k * delta[time + k] for k in range(n - time))
@@ -95,7 +95,7 @@ def test_generalised_advantages_are_their_defining_sum(decay: float) -> None:
         assert not found[row, n:].any()
 
 
-def test_without_decay_they_are_the_whole_return_less_the_value() -> None:
+def test_without_decay_they_are_the_return_minus_the_value() -> None:
     rewards, values = torch.rand(2, 5), torch.rand(2, 5)
-    written = torch.ones(2, 5, dtype=torch.bool)
-    assert torch.allclose(gae(rewards, values, written, 1.0), reward_to_go(rewards) - values, atol=1e-6)
+    generated = torch.ones(2, 5, dtype=torch.bool)
+    assert torch.allclose(gae(rewards, values, generated, 1.0), reward_to_go(rewards) - values, atol=1e-6)

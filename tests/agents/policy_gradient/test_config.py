@@ -1,7 +1,10 @@
 """Configs of the language model's algorithms."""
 
+import json
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tokenwalk.agents.policy_gradient.config import (
@@ -52,7 +55,7 @@ def test_a_group_of_one_is_refused_where_completions_are_compared(agent: str) ->
 
 def test_every_agent_has_defaults_on_every_environment() -> None:
     for agent in AGENTS:
-        for env_id in ("tokenwalk/LengthBias-v0", "tokenwalk/TokenGeneration-v0", "somebody/Else-v3"):
+        for env_id in ("tokenwalk/LengthBias-v0", "tokenwalk/TokenGeneration-v0", "custom/Else-v3"):
             assert default_config(agent, env_id).kl_coef == 0.1
             assert default_steps(agent, env_id) > 0
     assert PLACEMENTS[0] == PolicyGradientConfig().kl
@@ -65,3 +68,16 @@ def test_kl_coef_is_annealed_until_half_of_the_training_and_then_constant() -> N
     )
     assert PolicyGradientConfig(kl_coef=0.1, kl_anneal=1.0).kl_coef_at(0.0) == 0.1
     assert PolicyGradientConfig(kl_coef=0.0).kl_coef_at(0.0) == 0.0
+
+
+def test_numbers_of_numpy_are_converted() -> None:
+    given = PolicyGradientConfig(groups=np.int64(4), kl_coef=np.float32(0.5), clip=1, width=np.int32(32))  # type: ignore[arg-type]
+    assert [type(one) for one in (given.groups, given.kl_coef, given.clip, given.width)] == [
+        int,
+        float,
+        float,
+        int,
+    ]
+    assert json.loads(json.dumps(asdict(given))) == asdict(given)
+    tuning = FineTuningConfig(texts=np.int64(5), learning_rate=np.float64(0.1))  # type: ignore[arg-type]
+    assert (type(tuning.texts), type(tuning.learning_rate)) == (int, float)

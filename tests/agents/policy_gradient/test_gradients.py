@@ -1,4 +1,4 @@
-"""What each estimator climbs, against the exact gradient; each line of the table in FORMULAS is one test here."""
+"""The expected gradient of each estimator, against the exact one; each line of the table in FORMULAS is one test here."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ def on(task: Task, lm: TokenLM, algorithm: Algorithm = "reinforce", **fields: An
 
 @pytest.fixture(scope="module")
 def halfway() -> TokenLM:
-    """Return a model that has learned for a while, so that its KL is neither 0 nor the optimum's."""
+    """Return a model that was trained for a while, so that its KL is neither 0 nor the optimum's."""
     task = find_task("Flattery")
     lm = reference_lm(task, SMALL, seed=0)
     on(task, lm, "rloo", learning_rate=3e-3).learn(30_000, lambda steps, figures: None)
@@ -91,7 +91,7 @@ def test_k1_as_a_loss_is_no_penalty_at_all(halfway: TokenLM) -> None:
     assert found.scale == pytest.approx(0.0, abs=1e-10)
 
 
-def test_what_is_charged_token_by_token_is_blind_to_later_states(halfway: TokenLM) -> None:
+def test_a_kl_of_single_tokens_ignores_later_states(halfway: TokenLM) -> None:
     tokens, vocabulary = kl_part(halfway, "k2-token-loss"), kl_part(halfway, "full-loss")
     assert tokens.relative_error == pytest.approx(vocabulary.relative_error)  # one is a sample of the other
     assert 0.05 < tokens.relative_error < 0.6
@@ -149,7 +149,7 @@ def test_unbiased_estimators_are_so_within_what_sampling_explains(
     assert found.sampling_error < 0.05
 
 
-def test_a_mean_with_oneself_in_it_is_only_shorter_and_grpo_turns(halfway: TokenLM) -> None:
+def test_dr_grpo_is_only_shorter_and_grpo_has_another_direction(halfway: TokenLM) -> None:
     small = {"group_size": 4, "groups": 64}
     doctor = sampled(halfway, "grpo", 100, {**small, "normalization": "constant"})
     assert doctor.cosine > 1 - 3e-3
@@ -177,8 +177,8 @@ def test_the_error_of_a_sampled_mean_is_what_repeating_it_shows(halfway: TokenLM
     learner = on(find_task("Flattery"), halfway, "rloo")
     few = [sampled_gradient(learner, 10) for _ in range(20)]
     means = torch.stack([mean for mean, _ in few])
-    spread = float((means - means.mean(dim=0)).square().sum(dim=1).mean() * 20 / 19) ** 0.5
-    assert np.mean([error for _, error in few]) == pytest.approx(spread, rel=0.2)
+    deviation = float((means - means.mean(dim=0)).square().sum(dim=1).mean() * 20 / 19) ** 0.5
+    assert np.mean([error for _, error in few]) == pytest.approx(deviation, rel=0.2)
 
 
 def test_a_comparison_knows_a_gradient_that_is_too_short_from_one_that_is_turned() -> None:

@@ -12,7 +12,7 @@ LOGS = torch.tensor([[-1.0, -0.5, -2.0], [-0.3, 0.0, 0.0]], dtype=torch.float64)
 ADVANTAGES = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 9.0, 9.0]], dtype=torch.float64)
 
 
-def test_at_the_policy_that_wrote_its_gradient_is_the_policy_gradient() -> None:
+def test_at_the_sampling_policy_its_gradient_is_the_policy_gradient() -> None:
     logs = LOGS.clone().requires_grad_()
     weights = token_weights(WRITTEN, "sum").double()
     (gradient,) = torch.autograd.grad(policy_loss(logs, LOGS, ADVANTAGES, weights, 0.2).sum(), logs)
@@ -50,7 +50,7 @@ def test_k1_and_k3_have_the_same_mean_and_k3_is_never_negative() -> None:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_kl_is_charged_in_one_place_and_is_nothing_where_the_two_agree(placement: Placement) -> None:
+def test_the_kl_is_added_in_one_place_and_is_0_where_the_two_agree(placement: Placement) -> None:
     ratio = torch.tensor([[0.5, -0.2, 0.1], [0.4, 0.0, 0.0]])
     full = torch.tensor([[0.3, 0.2, 0.1], [0.2, 0.0, 0.0]])
     in_reward, in_loss = (
@@ -58,9 +58,9 @@ def test_the_kl_is_charged_in_one_place_and_is_nothing_where_the_two_agree(place
         bool(kl_loss(ratio, full, placement).any()),
     )
     assert in_reward != in_loss
-    nothing = torch.zeros(2, 3)
-    assert not kl_in_reward(nothing, placement).any()
-    assert not kl_loss(nothing, nothing, placement).any()
+    zeros = torch.zeros(2, 3)
+    assert not kl_in_reward(zeros, placement).any()
+    assert not kl_loss(zeros, zeros, placement).any()
 
 
 def test_each_loss_is_what_its_name_says() -> None:

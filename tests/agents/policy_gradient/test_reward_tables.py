@@ -25,7 +25,7 @@ TASKS: list[Callable[[], Task]] = [
 TASKS += [lambda seed=seed: random_task(seed) for seed in range(4)]
 
 
-def drawn(task: Task, count: int = 200) -> Completions:
+def sampled(task: Task, count: int = 200) -> Completions:
     return sample_completions(task, reference_on_tokens(task), count, np.random.default_rng(0))
 
 
@@ -34,12 +34,12 @@ def tensors(found: Completions) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("make", TASKS)
-def test_every_token_is_paid_what_the_definition_says(make: Callable[[], Task]) -> None:
+def test_every_token_has_the_reward_of_the_definition(make: Callable[[], Task]) -> None:
     task = make()
     model = TokenModel(
         task, compose(task, [("gold", 2.0), ("proxy", -0.5)] if task.proxy else [("gold", 2.0)])
     )
-    found = drawn(task)
+    found = sampled(task)
     scored = Scorer(model, CPU, torch.float64).score(*tensors(found))
     terms = score_tokens(
         model.composition.sources, task.prompt_ids[found.prompt], found.tokens, found.length, task.vocabulary
@@ -51,15 +51,15 @@ def test_every_token_is_paid_what_the_definition_says(make: Callable[[], Task]) 
 
 
 @pytest.mark.parametrize("reward", ["gold", "proxy", [("gold", 1.0), ("proxy", 0.3)]])
-def test_a_completion_is_paid_what_the_environment_pays_step_by_step(reward: object) -> None:
+def test_a_completion_has_the_rewards_of_the_environment_step_by_step(reward: object) -> None:
     env = gym.make("tokenwalk/Flattery-v0", reward=reward)
     model = env.unwrapped.model  # type: ignore[attr-defined]
-    found = drawn(model.task, 30)
+    found = sampled(model.task, 30)
     scored = Scorer(model, CPU, torch.float64).score(*tensors(found))
     for row, (tokens, length) in enumerate(zip(found.tokens, found.length, strict=True)):
         env.reset(seed=0)
-        paid = [float(env.step(int(token))[1]) for token in tokens[:length]]
-        assert scored.reward[row, :length].tolist() == pytest.approx(paid, abs=1e-12)
+        rewards = [float(env.step(int(token))[1]) for token in tokens[:length]]
+        assert scored.reward[row, :length].tolist() == pytest.approx(rewards, abs=1e-12)
         assert not scored.reward[row, length:].any()
 
 
@@ -73,12 +73,12 @@ def test_a_function_is_asked_once_for_the_whole_batch_and_its_weight_counts() ->
 
     source = FunctionSource("words", words, task.vocabulary, 0.0, 10.0)
     model = TokenModel(task, compose(task, [("gold", 1.0), (source, 0.5)]))
-    found = drawn(task, 50)
+    found = sampled(task, 50)
     asked.clear()
     scored = Scorer(model, CPU, torch.float64).score(*tensors(found))
     want = found.scores(task, model.composition.sources)
-    paid = want["gold"] + 0.5 * want["words"]
-    assert scored.reward.sum(dim=1).numpy() == pytest.approx(paid, abs=1e-12)
+    rewards = want["gold"] + 0.5 * want["words"]
+    assert scored.reward.sum(dim=1).numpy() == pytest.approx(rewards, abs=1e-12)
     assert asked[0] == 50  # one call, not one for each length
 
 
@@ -87,13 +87,13 @@ def test_a_source_that_breaks_its_contract_stops_the_learner_by_name() -> None:
     source = FunctionSource("nothing", lambda text: float("nan"), task.vocabulary)
     scorer = Scorer(TokenModel(task, compose(task, [(source, 1.0)])), CPU)
     with pytest.raises(SourceContractError, match="nothing"):
-        scorer.score(*tensors(drawn(task, 5)))
+        scorer.score(*tensors(sampled(task, 5)))
 
 
 @pytest.mark.parametrize("make", [*TASKS, lambda: find_task("Lexicon")])
 def test_the_reference_policy_is_the_same_along_whole_completions(make: Callable[[], Task]) -> None:
     task = make()
-    found = drawn(task, 100)
+    found = sampled(task, 100)
     reference = Reference(task, CPU, torch.float64)
     prompt, tokens = tensors(found)
     logs = reference.log_probs(prompt, tokens)

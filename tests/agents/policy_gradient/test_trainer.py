@@ -1,4 +1,4 @@
-"""The one loop: what it writes, learns and refuses."""
+"""The training loop: rollouts, updates, metrics and errors."""
 
 import math
 from dataclasses import replace
@@ -42,7 +42,7 @@ def learner(
 
 
 def share(found: PolicyGradient) -> float:
-    """Return how far the model is from the reference policy to the exact regularised optimum."""
+    """Return how far the model is from the reference policy to the exact regularized optimum."""
     kl_coef = found.config.kl_coef
     optimum = optimal_value(found.model, kl_coef=kl_coef)
     assert optimum is not None
@@ -62,20 +62,20 @@ def test_every_algorithm_climbs_most_of_the_way_within_seconds(algorithm: Algori
     assert share(found) > (0.95 if algorithm == "ppo-lm" else 0.86)
 
 
-def test_the_broken_twin_that_hardly_moves_its_parameters_learns_nothing() -> None:
+def test_the_broken_twin_that_hardly_moves_its_parameters_does_not_learn() -> None:
     found = learner(learning_rate=1e-9)
     found.learn(30_000, lambda steps, figures: None)
     assert share(found) < 0.05
 
 
-def test_a_group_after_each_prompt_and_what_was_written_is_what_is_learned_from() -> None:
+def test_a_rollout_has_a_group_for_each_prompt_and_exact_log_probabilities() -> None:
     task = find_task("Arithmetic")
     model = TokenModel(task, compose(task, "gold"))
     found = learner(model=model, groups=6, group_size=4)
     rollout = found.generate()
     prompts = rollout.prompt.view(6, 4)
     assert (prompts == prompts[:, :1]).all()
-    written = Completions(
+    generated = Completions(
         rollout.prompt.numpy(),
         rollout.tokens.numpy(),
         rollout.generated.sum(dim=1).numpy(),
@@ -83,15 +83,15 @@ def test_a_group_after_each_prompt_and_what_was_written_is_what_is_learned_from(
         np.zeros(24),
     )
     assert rollout.log_probs.sum(dim=1).numpy() == pytest.approx(
-        log_prob_of(task, found.lm, written), abs=1e-4
+        log_prob_of(task, found.lm, generated), abs=1e-4
     )
-    reference = log_prob_of(task, reference_on_tokens(task), written)
+    reference = log_prob_of(task, reference_on_tokens(task), generated)
     assert rollout.reference.sum(dim=1).numpy() == pytest.approx(reference, abs=1e-4)
     assert not rollout.log_probs[~rollout.generated].any()
     assert (rollout.ids[:, found.lm.first :] == rollout.tokens).all()
 
 
-def test_the_kl_is_nothing_at_the_beginning_and_is_the_logged_one() -> None:
+def test_the_logged_kl_is_0_at_the_beginning() -> None:
     seen: list[float] = []
     found = learner(groups=4, group_size=4)
     found.learn(600, lambda steps, figures: seen.append(figures["train/kl"]))
@@ -115,24 +115,24 @@ def test_the_same_seed_gives_the_same_model_and_torchs_own_generator_is_left_alo
     assert not (first == weights(1)).all()
 
 
-def test_where_every_completion_is_paid_the_same_nothing_is_learned() -> None:
+def test_equal_rewards_change_no_parameter() -> None:
     source = FunctionSource("same", lambda text: 0.1, FLATTERY.vocabulary, 0.0, 1.0)
     model = TokenModel(FLATTERY, compose(FLATTERY, [(source, 1.0)]))
     for algorithm, fields in (("rloo", {}), ("grpo", {}), ("grpo", {"normalization": "constant"})):
         found = learner(algorithm, model, kl_coef=0.0, **fields)  # type: ignore[arg-type]
         rollout = found.generate()
-        paid = replace(rollout, scored=replace(rollout.scored, reward=at_the_end(rollout.generated)))
+        same = replace(rollout, scored=replace(rollout.scored, reward=at_the_end(rollout.generated)))
         before = [one.detach().clone() for one in found.lm.network.parameters()]
-        figures = found.update(paid)
+        figures = found.update(same)
         assert figures["train/dead_groups"] == 1.0
         assert figures["train/gradient_norm"] == 0.0
         assert all((one == old).all() for one, old in zip(found.lm.network.parameters(), before, strict=True))
 
 
-def at_the_end(written: torch.Tensor) -> torch.Tensor:
-    """Return 0.1 for the last token of each completion, as the source pays it."""
-    last = written.sum(dim=1) - 1
-    return torch.zeros(written.shape).scatter(1, last[:, None], 0.1)
+def at_the_end(generated: torch.Tensor) -> torch.Tensor:
+    """Return 0.1 for the last token of each completion, as the source gives it."""
+    last = generated.sum(dim=1) - 1
+    return torch.zeros(generated.shape).scatter(1, last[:, None], 0.1)
 
 
 def test_shaping_is_a_constant_for_methods_that_compare_whole_completions() -> None:
@@ -153,13 +153,13 @@ def test_shaping_is_a_constant_for_methods_that_compare_whole_completions() -> N
     assert torch.allclose(one, other, atol=1e-4)
 
 
-def test_a_group_of_one_is_refused_before_anything_is_written() -> None:
+def test_a_group_of_one_is_refused_before_anything_is_generated() -> None:
     with pytest.raises(ValueError, match="group_size is 1"):
         learner("rloo", group_size=1)
     learner("reinforce", groups=8, group_size=1).generate()
 
 
-def test_a_reference_that_never_writes_a_token_makes_the_kl_infinite_and_is_refused() -> None:
+def test_a_reference_that_never_generates_a_token_makes_the_kl_infinite_and_is_refused() -> None:
     task = FLATTERY
     probability = task.reference.probability.copy()
     probability[0, 0], probability[0, 1] = 0.0, probability[0, :2].sum()

@@ -70,7 +70,7 @@ def test_a_small_tasks_sources_are_machines_and_a_large_ones_stay_functions(mine
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["golden"], "'golden' is nothing that Flattery could be paid by: give gold, proxy, a run folder"),
+        (["golden"], "unknown reward 'golden' for Flattery: choose from gold, proxy, a run folder"),
         (["gold=1..0"], "'gold' is a machine, whose weight stays"),
         (["{mine}:nothing"], "has no 'nothing': it has"),
         (["{mine}:number"], "is int: name a function"),
@@ -122,7 +122,7 @@ def test_a_bonus_moves_the_optimum_and_the_tool_says_by_how_much(mine: Path) -> 
     assert little["gold_lost"] == pytest.approx(0.0)
     with pytest.raises(ValueError, match="Keyword is too large to make it one"):
         solve_problem(open_problem("Keyword"), bonus=[f"{mine}:praise"])
-    with pytest.raises(ValueError, match="'gold' is paid already"):
+    with pytest.raises(ValueError, match="'gold' is a reward component already"):
         solve_problem(problem, bonus=["gold"])
 
 
@@ -135,10 +135,10 @@ def test_a_learned_like_reward_has_exact_lines_on_a_small_task_and_only_golds_on
     assert large.mdp is None
     assert large.lines.optimal_return == pytest.approx(5.0)
     assert large.lines.optimal_train_return is None
-    assert "no machine" in str(large.lines.note)
+    assert "not a machine" in str(large.lines.note)
 
 
-def test_a_run_keeps_what_it_was_paid_by_and_is_evaluated_by_it_elsewhere(mine: Path, tmp_path: Path) -> None:
+def test_a_run_keeps_its_training_reward_and_is_evaluated_by_it_elsewhere(mine: Path, tmp_path: Path) -> None:
     summary = train(
         "q-learning",
         "Flattery",

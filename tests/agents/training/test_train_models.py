@@ -30,7 +30,7 @@ QUICK = TrainingConfig(updates=300, batch_size=256, learning_rate=2e-2)
 
 @pytest.fixture(scope="module")
 def praised(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a reward model whose labeller likes praise."""
+    """A run of a reward model whose annotator likes praise."""
     folder = tmp_path_factory.mktemp("runs") / "praised"
     train_reward_model_run(
         ModelRequest("Flattery", run_dir=folder), RewardModelConfig(spurious=PRAISE), QUICK
@@ -57,7 +57,7 @@ def test_a_run_of_a_reward_model_says_how_it_agrees_with_gold(praised: Path) -> 
     }
 
 
-def test_q_learning_paid_by_it_writes_praise_and_the_run_outlives_the_models_folder(
+def test_q_learning_on_it_generates_praise_and_the_run_outlives_the_models_folder(
     praised: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
@@ -152,7 +152,7 @@ def test_a_loss_that_overflows_keeps_the_last_good_model_on_disk(
     assert figures["accuracy"] > 0.9  # what it had learned by then
 
 
-def test_the_mixed_writer_is_paid_now_and_then_where_the_reference_never_is() -> None:
+def test_the_mixed_writer_is_rewarded_now_and_then_where_the_reference_never_is() -> None:
     task = find_task("Password")
     found = evaluate_tokens(TokenModel(task, compose(task, "gold")), mixed_policy(task))
     assert found.gold == pytest.approx((0.5 + 0.5 / 9) ** 7)

@@ -1,4 +1,4 @@
-"""The studies of docs/, on the smallest budget that shows the effect."""
+"""The studies of docs/, with the smallest budget that shows the effect."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tokenwalk.agents.evaluation.goodhart import goodhart_report
+from tokenwalk.scripts.studies import language_studies, overoptimization, password, policies
 from tokenwalk.scripts.studies.charts import (
     plot_overoptimization,
     plot_password,
@@ -14,7 +15,6 @@ from tokenwalk.scripts.studies.charts import (
     plot_policies,
     plot_sizes,
 )
-from tokenwalk.scripts.studies import language_studies, overoptimization, password, policies
 
 
 def condition(name: str, observation: str) -> password.Condition:
@@ -35,7 +35,7 @@ def test_the_machines_potential_and_an_optimistic_start_solve_password_in_some_h
         rows.append(password.as_json(found))
     hopeless = replace(condition("zero start, no shaping", "machine"), most=100_000)
     rows.append(password.as_json(password.time_to_solve(hopeless, runs=2)))
-    assert rows[-1]["episodes"] == [None, None]  # it needs millions
+    assert rows[-1]["episodes"] == [None, None]  # it needs millions of steps
     plot_password(rows, tmp_path / "password.svg")
     text = (tmp_path / "password.svg").read_text()
     assert text.startswith("<?xml")
@@ -50,25 +50,25 @@ def test_from_a_zero_start_password_takes_millions_of_steps() -> None:
 
 
 @pytest.mark.slow
-def test_a_labeller_who_likes_praise_ruins_what_is_learned_and_one_who_does_not_teaches_gold(
+def test_training_on_a_biased_annotator_loses_gold_and_on_an_unbiased_one_reaches_the_optimum(
     tmp_path: Path,
 ) -> None:
-    clean, liking = overoptimization.measure((0.0, 1.2), seeds=1, steps=15_000)
+    clean, biased = overoptimization.measure((0.0, 1.2), seeds=1, steps=15_000)
     assert clean.alone.gold == pytest.approx(2.5)
     assert clean.q_learning.gold == pytest.approx(2.5)
     assert clean.ppo[0][-1, 2] > 2.3
-    assert liking.alone.gold == pytest.approx(-2.5)
-    assert liking.q_learning.gold < -2
-    assert liking.ppo[0][-1, 2] < -2
-    assert liking.ppo[0][-1, 1] > 2.5  # paid well for it
-    assert liking.peak_gold > 0.4  # a little of it would have helped
-    # The members share the labeller's bias: their least stays below what the reference policy earns by itself.
-    assert liking.ensemble.gold < 0.1013
-    assert liking.guarded.gold > 0.4
+    assert biased.alone.gold == pytest.approx(-2.5)
+    assert biased.q_learning.gold < -2
+    assert biased.ppo[0][-1, 2] < -2
+    assert biased.ppo[0][-1, 1] > 2.5  # while the reward model rates it highly
+    assert biased.peak_gold > 0.4  # with the best KL penalty
+    # The members share the annotator's bias: the minimum does not reach the gold of the reference policy.
+    assert biased.ensemble.gold < 0.1013
+    assert biased.guarded.gold > 0.4
     assert clean.guarded.gold == pytest.approx(2.5)
-    rows = [overoptimization.as_json(one) for one in (clean, liking)]
-    plot_overoptimization(rows, tmp_path / "picture.svg")
-    assert (tmp_path / "picture.svg").read_text().startswith("<?xml")
+    rows = [overoptimization.as_json(one) for one in (clean, biased)]
+    plot_overoptimization(rows, tmp_path / "chart.svg")
+    assert (tmp_path / "chart.svg").read_text().startswith("<?xml")
     assert np.diff(rows[0]["ppo"]["steps"]).min() > 0
 
 
@@ -96,7 +96,8 @@ def test_a_policy_that_is_trained_on_the_proxy_lies_below_the_exact_path(tmp_pat
 @pytest.mark.slow
 def test_a_run_of_each_placement_begins_at_the_same_exact_regret(tmp_path: Path) -> None:
     runs = [
-        language_studies.charged((placement, 0), 6_000) for placement in ("k1-in-reward", "k3-token-loss")
+        language_studies.train_placement((placement, 0), 6_000)
+        for placement in ("k1-in-reward", "k3-token-loss")
     ]
     assert runs[0].regret[0] == pytest.approx(runs[1].regret[0], abs=1e-6)
     assert all(run.regret[-1] < run.regret[0] for run in runs)

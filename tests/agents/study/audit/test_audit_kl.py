@@ -8,7 +8,8 @@ import pytest
 
 from tokenwalk.agents.exact_tokens.completions import TreeTooLargeError
 from tokenwalk.agents.policy_gradient.config import PLACEMENTS
-from tokenwalk.agents.study.audit.audit_kl import SMALL, Choice, _verdict, audit_kl, find_choice
+from tokenwalk.agents.study.audit import audit_kl as module
+from tokenwalk.agents.study.audit.audit_kl import SMALL, Choice, _verdict, audit_agent, audit_kl, find_choice
 from tokenwalk.envs.tasks import find_task
 
 TINY = replace(SMALL, width=16)
@@ -49,7 +50,20 @@ def test_a_choice_has_the_verdict_of_its_bias(agent: str, fields: dict[str, Any]
 
 
 def test_without_a_kl_there_are_no_placements() -> None:
-    assert audit(kl_coef=0.0, updates=5)["placements"] == []
+    report = audit(kl_coef=0.0, updates=5)
+    assert report["placements"] == []
+    assert report["kl_coef"] == 0.0
+
+
+def test_an_audit_by_name_equals_that_of_its_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ESTIMATORS", ())
+    report = audit_agent("Flattery", "reinforce", updates=3)
+    assert report == audit_kl(find_task("Flattery"), Choice("reinforce", SMALL, updates=3))
+    assert report["choice"]["agent"] == "reinforce"
+    with pytest.raises(
+        ValueError, match="agent is 'sarsa': give one of reinforce, rloo, grpo, ppo-lm, or FILE"
+    ):
+        audit_agent("Flattery", "sarsa")
 
 
 def test_too_many_completions_too_few_updates_and_the_models_own_kl_are_errors() -> None:
@@ -87,7 +101,8 @@ class WithoutKL(tokenwalk.PolicyGradient):
 
 
 @pytest.fixture
-def custom(tmp_path: Path) -> Path:
+def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(module, "ESTIMATORS", (("rloo", "length"),))
     file = tmp_path / "custom.py"
     file.write_text(CUSTOM)
     return file

@@ -1,4 +1,4 @@
-"""The documents' listings: what they printed is said, what is right is reached."""
+"""The listings of the documents: the printed results are stated, the correct ones are reached."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_layer_from_10_to_5_has_55_parameters() -> None:
     assert dict(layer_parameters().measured) == {"weight": "(5, 10)", "bias": "(5,)", "total": 55}
 
 
-def test_one_weight_comes_to_2_and_the_listed_product_fails() -> None:
+def test_one_weight_converges_to_2_and_the_listed_product_fails() -> None:
     found = one_weight()
     assert found.measured["weight"] == pytest.approx(2.0, abs=1e-9)
     assert "could not be broadcast together with shapes (5,) (2,)" in found.printed
@@ -41,14 +41,14 @@ def test_the_line_is_that_of_scikit_learn_and_not_the_printed_one() -> None:
     assert found.measured["prediction_at_6"] == pytest.approx(5.8)
     assert found.optimum == pytest.approx(0.48)
     assert found.curve[-1][1] == pytest.approx(0.48, abs=1e-9)
-    printed = np.mean((0.6 * X + 1.6 - Y) ** 2)  # what the document's intercept would cost
+    printed = np.mean((0.6 * X + 1.6 - Y) ** 2)  # the loss with the document's intercept
     assert printed > found.optimum + 0.3
 
 
 def test_a_hundred_passes_are_a_hundred_updates_and_do_not_reach_12() -> None:
     measured = small_network(updates=(100, 1_000)).measured
     early, late = (measured[f"prediction_at_6_after_{mark}"] for mark in (100, 1_000))
-    assert early["most"] < 9
+    assert early["maximum"] < 9
     assert early["median"] < 6
     assert 10.5 < late["median"] < 12
 
@@ -56,10 +56,10 @@ def test_a_hundred_passes_are_a_hundred_updates_and_do_not_reach_12() -> None:
 @pytest.mark.slow
 def test_three_thousand_updates_come_near_12() -> None:
     late = small_network(updates=(3_000,)).measured["prediction_at_6_after_3000"]
-    assert 11.5 < late["least"] <= late["most"] < 12.2
+    assert 11.5 < late["minimum"] <= late["maximum"] < 12.2
 
 
-def test_the_listed_walk_leaves_its_table_at_the_third_step_and_the_meant_one_adds() -> None:
+def test_the_listed_walk_leaves_its_table_at_the_third_step_and_with_walls_the_best_action_adds() -> None:
     failure, visited = walk_as_listed()
     assert failure.startswith("IndexError")
     assert visited == [0, 1, 2]
@@ -68,20 +68,20 @@ def test_the_listed_walk_leaves_its_table_at_the_third_step_and_the_meant_one_ad
     assert found.measured["exact_values"] == pytest.approx([10 / 19, -10 / 19, 10 / 19])
 
 
-def test_the_autoencoder_comes_to_pcas_error() -> None:
+def test_the_autoencoder_reaches_the_error_of_pca() -> None:
     measured = autoencoder().measured
     assert measured["pca"] == pytest.approx(0.5)
     assert measured["error"] == pytest.approx(0.5, abs=2e-3)
     assert measured["correlated_error"] == pytest.approx(measured["correlated_pca"], rel=1e-3)
 
 
-def test_they_run_by_name_and_draw_each_loss_beside_its_optimum(tmp_path: Path) -> None:
+def test_examples_run_by_name_and_log_each_loss_with_its_optimum(tmp_path: Path) -> None:
     names = ["parameters", "regression", "backpropagation"]
     found, folder = run_examples(names, tmp_path / "run")
     assert [one.name for one in found] == names
     assert {path.name for path in folder.iterdir()} == {"regression", "backpropagation"}
     assert {"metrics.csv", "optimum"} <= {path.name for path in (folder / "regression").iterdir()}
     assert json.dumps([as_json(one) for one in found], allow_nan=False)
-    with pytest.raises(ValueError, match="no example is called 'line': there are parameters, regression"):
+    with pytest.raises(ValueError, match="no example is called 'line': give parameters, regression"):
         run_examples(["line"], tmp_path / "other")
     assert set(EXAMPLES) == {"parameters", "regression", "network", "backpropagation", "walk", "autoencoder"}

@@ -1,4 +1,4 @@
-"""A person's episode: what is typed is written, and the best still possible is exact at every step."""
+"""An episode of a person: typed tokens are played, and the best return still possible is exact at every step."""
 
 import itertools
 
@@ -15,14 +15,14 @@ def play(env: str, lines: list[str], seed: int = 0) -> tuple[Table, list[str], b
     return table, shown, over
 
 
-def test_the_best_still_possible_is_that_of_enumeration() -> None:
+def test_the_best_return_still_possible_equals_that_of_enumeration() -> None:
     words = ("because", "evidence", "therefore", "great", "wonderful")
 
     def gold(completion: tuple[str, ...]) -> float:
-        paid = -0.5 * sum(word in ("great", "wonderful") for word in completion)
+        praise = -0.5 * sum(word in ("great", "wonderful") for word in completion)
         pairs = list(itertools.pairwise(completion))
         return (
-            paid
+            praise
             + sum(p == ("because", "evidence") for p in pairs)
             + 0.5 * sum(p == ("evidence", "therefore") for p in pairs)
         )
@@ -44,11 +44,11 @@ def test_an_episode_ends_with_the_return_the_optimum_and_a_text_that_attains_it(
     assert "cabcabcabcabcab" in shown[-1]
 
 
-def test_a_wrong_symbol_is_named_and_nothing_is_lost() -> None:
+def test_a_wrong_token_is_named_and_the_episode_does_not_change() -> None:
     table, shown, over = play("Arithmetic", ["x", "quit"], seed=3)
     assert not over
     assert table.length == 0
-    assert any("'x' cannot be written here" in text for text in shown)
+    assert any("'x' is not allowed here" in text for text in shown)
     assert "after" in table.optimum()
 
 

@@ -49,7 +49,7 @@ MOVED = {  # below tokenwalk
     "agents.study.overoptimization": "scripts.studies.overoptimization",
     "agents.study.password": "scripts.studies.password",
     "agents.study.peers": "scripts.studies.peers",
-    "agents.study.pictures": "agents.study.report.charts",
+    "agents.study.pictures": "agents.study.report.charts",  # those of the studies: scripts.studies.charts
     "agents.study.plain_text": "envs.text_task",
     "agents.study.playing": "agents.study.commands.play",
     "agents.study.policies": "scripts.studies.policies",

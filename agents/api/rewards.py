@@ -75,6 +75,7 @@ def audit_kl(
     Raises:
         ValueError: an unknown task or agent, or a task of too many texts.
     """
-    from tokenwalk.agents.study.audit.audit_kl import audit_agent
+    from tokenwalk.agents.study.audit.audit_kl import audit_kl as audit_choice
+    from tokenwalk.agents.study.audit.audit_kl import find_choice
 
-    return audit_agent(task, agent, updates=updates, seed=seed)
+    return audit_choice(find_task(task), find_choice(agent, updates=updates, seed=seed))

@@ -158,7 +158,7 @@ def test_an_environment_without_tables_has_an_estimate_that_says_so(
         (["train", "q-lerning", "CounterWalk"], "did you mean q-learning"),
         (["train", "q-learning", "CountWalk"], "did you mean CounterWalk"),
         (["train", "q-learning", "CounterWalk", "--steps", "-1"], "steps is -1"),
-        (["train", "q-learning", "CounterWalk", "--seed", "-3"], "seed -3"),
+        (["train", "q-learning", "CounterWalk", "--seed", "-3"], "seed is -3"),
         (["train", "q-learning", "CounterWalk", "--run-dir", "."], "exists"),
         (["train", "q-learning", "CounterWalk", "--run-dir", "/dev/null/run"], "cannot be written"),
         (["train", "q-learning", "CartPole"], "cannot take the observations"),

@@ -39,7 +39,7 @@ class Table:
             symbol for symbol, allowed in zip(self._task.vocabulary.tokens, mask, strict=True) if allowed
         )
 
-    def write(self, symbol: str) -> None:
+    def append(self, symbol: str) -> None:
         """Append one token. Raises ValueError for a token that is not allowed now; the episode does not change then."""
         if symbol not in self.tokens:
             raise ValueError(
@@ -97,7 +97,7 @@ def play_episode(table: Table, ask: Callable[[], str | None], show: Callable[[st
             return False
         for symbol in split_line(line, table.tokens) or [table.tokens[-1]]:
             try:
-                table.write(symbol)
+                table.append(symbol)
             except ValueError as error:
                 show(str(error))
                 break

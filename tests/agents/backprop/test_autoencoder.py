@@ -17,7 +17,7 @@ from tokenwalk.agents.backprop.autoencoder import (
     train_autoencoder,
 )
 from tokenwalk.agents.backprop.configs import TokenAutoencoderConfig, TrainingConfig, default_training
-from tokenwalk.agents.backprop.preferences import PreferenceDataError, encode_completion
+from tokenwalk.agents.backprop.preferences import PreferenceDataError
 from tokenwalk.agents.backprop.reward_model import reference_completions
 from tokenwalk.agents.backprop.scorers import TextShape
 from tokenwalk.agents.exact.dynamic_programming import solve
@@ -25,6 +25,7 @@ from tokenwalk.agents.exact.evaluation import evaluate
 from tokenwalk.agents.exact.invariance import compare_optima
 from tokenwalk.agents.exact_tokens.as_machine import unfolded
 from tokenwalk.agents.exact_tokens.completions import concatenate, enumerate_completions
+from tokenwalk.agents.exact_tokens.encode import encode_completion
 from tokenwalk.agents.exact_tokens.proxy_agreement import mean_and_std
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.envs.rewards.potentials import shape

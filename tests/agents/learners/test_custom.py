@@ -21,6 +21,7 @@ class Halved(PolicyGradient):
         return 0.5 * super().advantages(*args, **named)
 '''
 TABLE = '''
+import numpy as np
 from tokenwalk.agents.evaluation.policies import TablePolicies
 
 class Adder:

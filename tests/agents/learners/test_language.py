@@ -148,7 +148,7 @@ def test_the_weight_of_a_reward_component_can_change_while_it_learns(tmp_path: P
 @pytest.mark.parametrize(
     ("agent", "env", "how", "message"),
     [
-        ("rloo", "CounterWalk", {}, "rloo writes tokens and tokenwalk/CounterWalk-v0 is no token task"),
+        ("rloo", "CounterWalk", {}, "rloo generates tokens and tokenwalk/CounterWalk-v0 is no token task"),
         ("rloo", "Flattery", {"env_args": {"observation": "machine"}}, "rloo reads tokens"),
         (
             "sft",

@@ -39,7 +39,7 @@ def test_the_machines_potential_and_an_optimistic_start_solve_password_in_some_h
     plot_password(rows, tmp_path / "password.svg")
     text = (tmp_path / "password.svg").read_text()
     assert text.startswith("<?xml")
-    with pytest.raises(ValueError, match=r"name a \.png, \.svg or \.pdf file"):
+    with pytest.raises(ValueError, match=r"give a \.png, \.svg or \.pdf file"):
         plot_password(rows, tmp_path / "password.txt")
 
 

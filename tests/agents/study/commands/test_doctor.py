@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -60,10 +61,10 @@ def test_an_environment_that_is_not_registered_is_a_fault(monkeypatch: pytest.Mo
 
 
 def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**how: object) -> None:
+    def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(doctor.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
     check = found("runs folder", tmp_path / "runs")
     assert not check.ok
     assert check.found == f"{tmp_path / 'runs'} cannot be written (Permission denied)"

@@ -30,7 +30,7 @@ def test_the_best_return_still_possible_equals_that_of_enumeration() -> None:
     table = Table(open_problem("Flattery"), 0)
     begun: tuple[str, ...] = ()
     for word in ("because", "great", "because", "evidence"):
-        table.write(word)
+        table.append(word)
         begun = (*begun, word)
         endings = (end for size in range(6 - len(begun)) for end in itertools.product(words, repeat=size))
         assert table.best_possible() == pytest.approx(max(gold((*begun, *end)) for end in endings))

@@ -16,6 +16,10 @@ class InvalidActionError(ValueError, gym.error.InvalidAction):
     """An action outside the action space. The environment's state is unchanged."""
 
 
+class UnsupportedSpaceError(ValueError):
+    """Observations or actions of a space that an agent cannot take."""
+
+
 class EpisodeEndedError(ValueError, gym.error.ResetNeeded):
     """A step before the first reset or after termination. The environment's state is unchanged."""
 

@@ -57,9 +57,9 @@ def main(argv: Sequence[str]) -> int:
     import os
 
     from tokenwalk.agents.problem.problem import parse_env_args
+    from tokenwalk.agents.runs.progress import Progress
     from tokenwalk.agents.study.compare.plan import estimate, plan
     from tokenwalk.agents.study.compare.run import cells_left, claim, compare
-    from tokenwalk.agents.training.progress import Progress
 
     comparison = plan(
         arguments.env,

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the trainings in sequence and print their table."""
     arguments = parse(FirstRunArguments, "first-run", argv)
     from tokenwalk.agents.runs.folder import RunFolder
-    from tokenwalk.agents.training.progress import completed
+    from tokenwalk.agents.runs.progress import completed
     from tokenwalk.agents.training.train_agent import train
 
     started = time.perf_counter()
@@ -87,8 +87,8 @@ def _learned_rewards(folder: Path, seed: int) -> list[dict[str, Any]]:
         TokenAutoencoderConfig,
         default_training,
     )
+    from tokenwalk.agents.runs.progress import completed
     from tokenwalk.agents.training.model_run import ModelRequest
-    from tokenwalk.agents.training.progress import completed
     from tokenwalk.agents.training.train_autoencoder import train_autoencoder_run
     from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 
@@ -110,7 +110,7 @@ def _learned_rewards(folder: Path, seed: int) -> list[dict[str, Any]]:
 
 def _train_on_model(folder: Path, seed: int) -> dict[str, Any]:
     """Train Q-learning on the reward model."""
-    from tokenwalk.agents.training.progress import completed
+    from tokenwalk.agents.runs.progress import completed
     from tokenwalk.agents.training.train_agent import train
 
     reward, run_dir = [str(folder / f"reward-model-{TASK}")], folder / f"q-learning-{TASK}"

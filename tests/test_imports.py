@@ -195,7 +195,7 @@ def test_a_planted_cycle_is_found() -> None:
         ("agents/study/report/a.py", "from tokenwalk.agents.study.report.charts import x", None),
         ("agents/evaluation/a.py", "from tokenwalk.agents.learners.protocol import x", "does not run down"),
         ("agents/problem/a.py", "from tokenwalk.agents.evaluation.score import x", "does not run down"),
-        ("agents/learners/a.py", "from tokenwalk.agents.training.progress import x", "does not run down"),
+        ("agents/learners/a.py", "from tokenwalk.agents.training.model_run import x", "does not run down"),
         ("agents/exact/a.py", "from tokenwalk.agents.exact_tokens.completions import x", "does not run down"),
         ("scripts/a.py", "from tokenwalk.scripts.studies.claims import x", "does not run down"),
         ("scripts/studies/a.py", "from tokenwalk.scripts.console import x", None),

@@ -8,10 +8,10 @@ from typing import Any
 
 from tokenwalk.agents.learners.registry import Agent, find_agent
 from tokenwalk.agents.problem.reward_spec import Reward, several
+from tokenwalk.agents.runs.progress import OnProgress
 from tokenwalk.agents.study.compare import run as comparison_run
 from tokenwalk.agents.study.compare.plan import plan
 from tokenwalk.agents.training import train_agent
-from tokenwalk.agents.training.progress import OnProgress
 from tokenwalk.envs.checks import check_count
 
 

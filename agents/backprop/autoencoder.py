@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from tokenwalk.agents.backprop.configs import TokenAutoencoderConfig, TrainingConfig
-from tokenwalk.agents.backprop.fit import OnProgress, Training, fit
+from tokenwalk.agents.backprop.fit import Training, fit
 from tokenwalk.agents.backprop.preferences import (
     PreferenceDataError,
 )
@@ -31,6 +31,7 @@ from tokenwalk.agents.exact_tokens.encode import encode_completion
 from tokenwalk.agents.exact_tokens.proxy_agreement import mean_and_std
 from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
+from tokenwalk.agents.runs.progress import OnMetrics
 from tokenwalk.agents.runs.tensors import read_tensors, write_tensors
 from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.learned import LearnedSource
@@ -145,7 +146,7 @@ def train_autoencoder(
     *,
     texts: Completions | None = None,
     name: str = KIND,
-    on_progress: OnProgress | None = None,
+    on_progress: OnMetrics | None = None,
 ) -> tuple[Reconstruction, Training]:
     """Return an autoencoder of the reference policy's completions (or of ``texts``), and the result of its training.
 

@@ -15,7 +15,7 @@ from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.checks import check_count, check_number
 
 Parameters = tuple[FloatArray, ...]
-OnProgress = Callable[[int, float], None]  # (updates so far, the loss after them)
+OnLoss = Callable[[int, float], None]  # (updates so far, the loss after them)
 Model = TypeVar("Model")
 Batch = TypeVar("Batch")
 
@@ -76,7 +76,7 @@ def descend(
     batches: Iterator[Batch],
     loss_and_gradient: Callable[[Parameters, Batch], tuple[float, Parameters]],
     config: DescentConfig,
-    on_progress: OnProgress | None = None,
+    on_progress: OnLoss | None = None,
 ) -> Fit[Model]:
     """Return the model that gradient descent from ``start`` reaches; ``build`` makes it from the parameters.
 

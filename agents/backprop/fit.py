@@ -6,7 +6,7 @@ Source: Loshchilov and Hutter 2019, "Decoupled weight decay regularization" (Ada
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +14,8 @@ from torch import nn
 
 from tokenwalk.agents.backprop.configs import TrainingConfig
 from tokenwalk.agents.backprop.descent import NonFiniteLossError, batch_rows
+from tokenwalk.agents.runs.progress import OnMetrics
 
-OnProgress = Callable[[int, Mapping[str, float]], None]  # (updates so far, tag -> value)
 PROGRESS_SECONDS = 0.2
 
 
@@ -41,7 +41,7 @@ def fit(
     config: TrainingConfig,
     *,
     held_out: Callable[[], float] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnMetrics | None = None,
     checkpoint: Callable[[], Any] | None = None,
 ) -> Training:
     """Train ``model`` by AdamW on mini batches of ``n_rows`` rows; Ctrl-C ends it early and keeps the parameters.

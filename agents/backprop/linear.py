@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tokenwalk.agents.backprop.descent import (
     DescentConfig,
     Fit,
-    OnProgress,
+    OnLoss,
     Parameters,
     batch_rows,
     check_finite,
@@ -92,7 +92,7 @@ class LinearModel:
 
 
 def fit(
-    x: npt.ArrayLike, y: npt.ArrayLike, config: LinearConfig, on_progress: OnProgress | None = None
+    x: npt.ArrayLike, y: npt.ArrayLike, config: LinearConfig, on_progress: OnLoss | None = None
 ) -> Fit[LinearModel]:
     """Return the linear model that gradient descent from zero finds, and its loss after every update.
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tokenwalk.agents.backprop.descent import (
     DescentConfig,
     Fit,
-    OnProgress,
+    OnLoss,
     Parameters,
     batch_rows,
     checked_rows,
@@ -126,7 +126,7 @@ class LinearAutoencoder:
 
 
 def fit(
-    data: npt.ArrayLike | Sampler, config: AutoencoderConfig, on_progress: OnProgress | None = None
+    data: npt.ArrayLike | Sampler, config: AutoencoderConfig, on_progress: OnLoss | None = None
 ) -> Fit[LinearAutoencoder]:
     """Return the autoencoder that gradient descent from a random start finds, and its loss after every update.
 

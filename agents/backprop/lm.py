@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from tokenwalk.agents.backprop.configs import LMConfig, TrainingConfig
-from tokenwalk.agents.backprop.fit import OnProgress, Training, fit
+from tokenwalk.agents.backprop.fit import Training, fit
 from tokenwalk.agents.backprop.scorers import TextShape
 from tokenwalk.agents.backprop.transformer import Generated, LanguageModel, Mask, TransformerConfig
 from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
 from tokenwalk.agents.exact_tokens.completions import Completions, sample_completions
 from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
+from tokenwalk.agents.runs.progress import OnMetrics
 from tokenwalk.agents.runs.tensors import read_tensors, write_tensors
 from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.rewards.machine import TokenArray
@@ -207,7 +208,7 @@ def pretrain(
     *,
     texts: Completions | None = None,
     lm: TokenLM | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnMetrics | None = None,
     on_evaluation: OnEvaluation | None = None,
 ) -> tuple[TokenLM, Training]:
     """Return a model of ``texts``, or of samples of the reference policy, and the result of its training.

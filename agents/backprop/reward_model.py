@@ -15,7 +15,7 @@ import torch
 
 from tokenwalk.agents.backprop.configs import RewardModelConfig, TrainingConfig
 from tokenwalk.agents.backprop.datasets import Data, RewardDataset, check_learnable
-from tokenwalk.agents.backprop.fit import OnProgress, Training, fit
+from tokenwalk.agents.backprop.fit import Training, fit
 from tokenwalk.agents.backprop.scorers import Ensemble, TextShape, build_scorer
 from tokenwalk.agents.exact_tokens.completions import (
     MAX_PREFIXES,
@@ -27,6 +27,7 @@ from tokenwalk.agents.exact_tokens.completions import (
 from tokenwalk.agents.exact_tokens.proxy_agreement import mean_and_std
 from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
+from tokenwalk.agents.runs.progress import OnMetrics
 from tokenwalk.agents.runs.tensors import read_tensors, write_tensors
 from tokenwalk.envs.arrays import FloatArray
 from tokenwalk.envs.rewards.learned import LearnedSource
@@ -134,7 +135,7 @@ def train_reward_model(
     training: TrainingConfig,
     *,
     name: str = KIND,
-    on_progress: OnProgress | None = None,
+    on_progress: OnMetrics | None = None,
     on_checkpoint: Callable[["RewardModel"], Any] | None = None,
 ) -> tuple[RewardModel, list[Training]]:
     """Return a reward trained on ``dataset``, scaled to gold's mean and standard deviation under the reference policy.
@@ -183,7 +184,7 @@ def train_reward_model(
     return calibrated(model, dataset.task), trained
 
 
-def _member_progress(on_progress: OnProgress | None, offset: int) -> OnProgress | None:
+def _member_progress(on_progress: OnMetrics | None, offset: int) -> OnMetrics | None:
     if on_progress is None:
         return None
     return lambda update, metrics: on_progress(offset + update, metrics)

@@ -9,8 +9,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from tokenwalk.agents.runs.progress import OnMetrics
+
 Model = OnPolicyAlgorithm | DQN
-OnProgress = Callable[[int, Mapping[str, float]], None]
 Evaluate = Callable[[Model], Mapping[str, float]]
 
 
@@ -47,7 +48,7 @@ class ProgressCallback(BaseCallback):
 class ForwardingWriter(KVWriter):
     """Forwards every dump of SB3's logger, except what SB3 excludes from TensorBoard."""
 
-    def __init__(self, on_progress: OnProgress) -> None:
+    def __init__(self, on_progress: OnMetrics) -> None:
         self._on_progress = on_progress
 
     def write(

@@ -14,10 +14,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from tokenwalk.agents.baselines.callbacks import Model
 from tokenwalk.agents.baselines.extractors import task_of
+from tokenwalk.agents.runs.progress import EPISODE_WINDOW
 from tokenwalk.envs.arrays import FloatArray, IntArray
 from tokenwalk.envs.rewards.source import find_rows
-
-EPISODES = 100  # over which ``kl`` is averaged: as many as for SB3's own rollout metrics
 
 
 class KLPenalty(VecEnvWrapper):
@@ -60,7 +59,7 @@ class KLPenalty(VecEnvWrapper):
         self._log_reference = reference.log_probability
         self._model: Model | None = None
         self._so_far = np.zeros(vec_env.num_envs)  # log pi / pi_ref of the tokens of each sub-environment
-        self._ended: deque[float] = deque(maxlen=EPISODES)
+        self._ended: deque[float] = deque(maxlen=EPISODE_WINDOW)
 
     def hold(self, model: Model) -> None:
         """Take the policy of ``model``, which acts in these sub-environments. Raises ValueError for DQN, which has none."""

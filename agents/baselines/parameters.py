@@ -8,9 +8,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from tokenwalk.agents.baselines.callbacks import Model
 from tokenwalk.agents.baselines.configs import Config, config_from
-from tokenwalk.agents.baselines.sb3 import UnsupportedSpaceError, agent_of, build
+from tokenwalk.agents.baselines.sb3 import agent_of, build
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
 from tokenwalk.agents.runs.tensors import read_tensors, write_tensors
+from tokenwalk.envs.checks import UnsupportedSpaceError
 
 
 def save(model: Model, config: Config, path: Path) -> None:

@@ -30,7 +30,6 @@ from tokenwalk.agents.baselines.callbacks import (
     Evaluate,
     ForwardingWriter,
     Model,
-    OnProgress,
     ProgressCallback,
 )
 from tokenwalk.agents.baselines.configs import A2CConfig, Config, DQNConfig, check_agent
@@ -43,7 +42,8 @@ from tokenwalk.agents.baselines.extractors import (
 )
 from tokenwalk.agents.baselines.kl_penalty import KLPenalty
 from tokenwalk.agents.baselines.vec_env import NativeVecEnv
-from tokenwalk.envs.checks import check_count, check_seed
+from tokenwalk.agents.runs.progress import OnMetrics
+from tokenwalk.envs.checks import UnsupportedSpaceError, check_count, check_seed
 
 _ALGORITHMS: Mapping[str, Any] = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "maskable-ppo": MaskablePPO}
 _ADAM: Mapping[str, Any] = {"fused": True}
@@ -56,10 +56,6 @@ _ACTIONS: Mapping[str, tuple[type[spaces.Space[Any]], ...]] = {
     "maskable-ppo": (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
 }
 _OBSERVATIONS = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
-
-
-class UnsupportedSpaceError(ValueError):
-    """Observations or actions that an agent cannot take."""
 
 
 def make_vec_env(env_id: str, num_envs: int, env_kwargs: Mapping[str, Any] | None = None) -> VecEnv:
@@ -190,7 +186,7 @@ def train(
     model: Model,
     *,
     steps: int,
-    on_progress: OnProgress,
+    on_progress: OnMetrics,
     evaluate: Evaluate | None = None,
     log_every: int | None = None,
 ) -> None:

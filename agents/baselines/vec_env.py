@@ -13,13 +13,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
+from tokenwalk.agents.runs.progress import EPISODE_WINDOW
 from tokenwalk.envs.arrays import BoolArray
 
 ARRAY_SPACES = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary, gym.spaces.Box)
 _MASKS = "action_masks"  # the name that sb3-contrib asks for
 _FINAL = ("final_obs", "final_info")
 _TERMS = "reward/"  # prefix of the entries of info that hold a reward term
-EPISODES = 100  # over which ``terms`` are averaged: as many as for SB3's own rollout metrics
 
 
 class UnsupportedVectorEnvError(ValueError):
@@ -63,7 +63,7 @@ class NativeVecEnv(VecEnv):
         self._returns = np.zeros(self.num_envs)
         self._mask: BoolArray | None = None  # [B, A] of the last infos, None where they have none
         self._sums: dict[str, npt.NDArray[np.float64]] = {}  # each term so far in each current episode, [B]
-        self._terms: deque[dict[str, float]] = deque(maxlen=EPISODES)
+        self._terms: deque[dict[str, float]] = deque(maxlen=EPISODE_WINDOW)
 
     def reset(self) -> npt.NDArray[Any]:
         """Start an episode in every sub-environment and return the observations [B, ...]; seeds and options apply once.

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from tokenwalk.agents.backprop.configs import TrainingConfig, default_training
-from tokenwalk.agents.backprop.fit import OnProgress
 from tokenwalk.agents.backprop.lm import TokenLM, fresh_lm, is_independent, pretrain, reference_lm
 from tokenwalk.agents.evaluation.policies import KLPenalty, TokenPolicy
 from tokenwalk.agents.evaluation.score import Score, score
@@ -19,7 +18,7 @@ from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact_tokens.completions import sample_completions
 from tokenwalk.agents.exact_tokens.exact_tables import exact_tables, optimal_value
 from tokenwalk.agents.exact_tokens.token_policy import Policy, exact_policy
-from tokenwalk.agents.learners.protocol import Report, Saved, Setup
+from tokenwalk.agents.learners.protocol import Saved, Setup
 from tokenwalk.agents.policy_gradient.config import (
     BeginningConfig,
     FineTuningConfig,
@@ -29,6 +28,7 @@ from tokenwalk.agents.policy_gradient.config import (
 from tokenwalk.agents.policy_gradient.trainer import PolicyGradient
 from tokenwalk.agents.problem.saved_models import MODEL_FILE
 from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.runs.progress import OnMetrics
 from tokenwalk.envs.tasks import Task
 from tokenwalk.envs.token_model import TokenModel, compose
 
@@ -121,7 +121,7 @@ class LanguageLearner:
             self._kl_penalty = KLPenalty(self._config.kl_coef, start, optimum)
         return TokenPolicy(self.lm, self._kl_penalty)
 
-    def learn(self, steps: int, report: Report) -> None:
+    def learn(self, steps: int, report: OnMetrics) -> None:
         """Generate, or read, ``steps`` tokens and learn; ``report`` gets the score before the first and now and then."""
         report(0, {})
         if self._lm is None:
@@ -162,7 +162,7 @@ class LanguageLearner:
             samples=LIVE_SAMPLES,
         )
 
-    def _fine_tune(self, config: FineTuningConfig, steps: int, report: Report) -> None:
+    def _fine_tune(self, config: FineTuningConfig, steps: int, report: OnMetrics) -> None:
         """Learn from samples of the best policy by gold for the kl_coef of the config."""
         texts = sample_completions(
             self._task,
@@ -252,7 +252,7 @@ def begin(
     config: BeginningConfig,
     device: torch.device,
     seed: int,
-    on_progress: OnProgress | None = None,
+    on_progress: OnMetrics | None = None,
 ) -> TokenLM:
     """Return a model of the reference policy: given to it where that samples tokens independently, else pre-trained."""
     if is_independent(task):

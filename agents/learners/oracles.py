@@ -10,9 +10,10 @@ from tokenwalk.agents.evaluation.rollout import RandomActor
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import reference_policy
 from tokenwalk.agents.exact_tokens.token_policy import reference_on_tokens
-from tokenwalk.agents.learners.protocol import Report, Saved, Setup
+from tokenwalk.agents.learners.protocol import Saved, Setup
 from tokenwalk.agents.problem.problem import Problem
 from tokenwalk.agents.runs.checkpoint import read_arrays, write_arrays
+from tokenwalk.agents.runs.progress import OnMetrics
 from tokenwalk.envs.arrays import FloatArray
 
 POLICY_FILE = "policy.npz"
@@ -36,7 +37,7 @@ class RandomLearner:
         """Return it as a run holds it."""
         return cls(saved.problem)
 
-    def learn(self, steps: int, report: Report) -> None:
+    def learn(self, steps: int, report: OnMetrics) -> None:
         """Do nothing."""
 
     def set_weight(self, name: str, weight: float) -> None:
@@ -78,7 +79,7 @@ class ExactLearner:
         """Return it as a run holds it. Raises FileNotFoundError or DamagedFileError."""
         return cls(saved.problem, read_arrays(saved.folder / POLICY_FILE)[0]["policy"])
 
-    def learn(self, steps: int, report: Report) -> None:
+    def learn(self, steps: int, report: OnMetrics) -> None:
         """Solve, at no cost of steps."""
         mdp = self._problem.mdp
         assert mdp is not None

@@ -1,14 +1,13 @@
 """What every agent is to the rest of the house: something that learns, hands over one policy, and can be saved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from tokenwalk.agents.evaluation.policies import AnyPolicy
 from tokenwalk.agents.problem.problem import Problem
-
-Report = Callable[[int, Mapping[str, float]], None]
+from tokenwalk.agents.runs.progress import OnMetrics
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Learner(Protocol):
     def steps(self) -> int:
         """Return the environment steps taken so far, of each run."""
 
-    def learn(self, steps: int, report: Report) -> None:
+    def learn(self, steps: int, report: OnMetrics) -> None:
         """Take ``steps`` more steps; ``report`` gets the step and the metrics some times a second."""
 
     def set_weight(self, name: str, weight: float) -> None:

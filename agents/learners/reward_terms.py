@@ -7,7 +7,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-EPISODES = 100  # that a figure is the mean of
+from tokenwalk.agents.runs.progress import EPISODE_WINDOW
+
 _PREFIX = "reward/"  # of the entries of info that hold a term
 
 
@@ -17,7 +18,7 @@ class TermMeter(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         self._sums: dict[str, float] = {}
-        self.episodes: deque[dict[str, float]] = deque(maxlen=EPISODES)
+        self.episodes: deque[dict[str, float]] = deque(maxlen=EPISODE_WINDOW)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Begin to add anew."""

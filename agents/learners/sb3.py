@@ -14,8 +14,9 @@ from tokenwalk.agents.baselines.parameters import load, save
 from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
 from tokenwalk.agents.evaluation.policies import AnyPolicy, PlayedPolicy, TablePolicies, TokenPolicy
 from tokenwalk.agents.evaluation.score import score
-from tokenwalk.agents.learners.protocol import Report, Saved, Setup
+from tokenwalk.agents.learners.protocol import Saved, Setup
 from tokenwalk.agents.problem.saved_models import MODEL_FILE
+from tokenwalk.agents.runs.progress import OnMetrics
 
 
 class SB3Learner:
@@ -54,7 +55,7 @@ class SB3Learner:
         """Return the steps taken, of all sub-environments together."""
         return int(self._model.num_timesteps)
 
-    def learn(self, steps: int, report: Report) -> None:
+    def learn(self, steps: int, report: OnMetrics) -> None:
         """Train by SB3's own loop, in whole updates."""
         if steps > 0:
             train(

@@ -10,9 +10,10 @@ import numpy as np
 
 from tokenwalk.agents.evaluation.policies import AnyPolicy, PlayedPolicy, TablePolicies, TokenPolicy
 from tokenwalk.agents.evaluation.score import score
-from tokenwalk.agents.learners.protocol import Report, Saved, Setup
+from tokenwalk.agents.learners.protocol import Saved, Setup
 from tokenwalk.agents.learners.reward_terms import TermMeter, mean_terms
 from tokenwalk.agents.problem.problem import Problem
+from tokenwalk.agents.runs.progress import OnMetrics
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.q_learning import QLearning
 from tokenwalk.agents.tabular.saving import load_agent, save_agent
@@ -61,7 +62,7 @@ class TabularLearner:
         """Return the steps of each run."""
         return self._agent.steps
 
-    def learn(self, steps: int, report: Report) -> None:
+    def learn(self, steps: int, report: OnMetrics) -> None:
         """Learn; over tables with the exact score of every run at points that lie closer at the beginning."""
         if self._walk is None:
             self._envs = self._envs or [TermMeter(self._problem.make()) for _ in range(self.runs)]

@@ -17,7 +17,7 @@ Placement = Literal[
 ]
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 ANNEALED = 0.5  # share of the training after which kl_coef is constant
-OPTIMIZES: Mapping[Placement, str] = {  # what each optimizes: see FORMULAS and ``audit kl``
+OPTIMIZES: Mapping[Placement, str] = {  # what each optimizes: see docs/design/formulas.md and ``audit kl``
     "k1-in-reward": "reward - KL, as intended",
     "k2-loss": "reward - KL, as intended",
     "k1-loss": "reward alone: the expected gradient of the KL term is 0",

@@ -24,7 +24,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,11 +53,11 @@ from tokenwalk.agents.policy_gradient.losses import (
     token_weights,
 )
 from tokenwalk.agents.policy_gradient.reward_tables import Reference, Scored, Scorer
+from tokenwalk.agents.runs.progress import OnMetrics
 from tokenwalk.envs.arrays import IntArray
 from tokenwalk.envs.checks import check_choice
 from tokenwalk.envs.token_model import TokenModel
 
-OnUpdate = Callable[[int, Mapping[str, float]], Any]  # (tokens generated so far, tag -> value)
 BASELINE_DECAY = 0.9  # of REINFORCE's running mean of returns
 GAE_DECAY = 0.95  # PPO's lambda
 VALUE_COEF = 0.5  # weight of the critic's squared error in PPO's loss
@@ -202,7 +201,7 @@ class PolicyGradient:
         return Rollout(number, ids, tokens, generated, log_probs, reference, scored, values)
 
     def learn(
-        self, steps: int, on_update: OnUpdate, evaluate: Callable[[], Mapping[str, float]] | None = None
+        self, steps: int, on_update: OnMetrics, evaluate: Callable[[], Mapping[str, float]] | None = None
     ) -> None:
         """Generate and update until ``steps`` more tokens are generated; the learning rate falls linearly to 0.
 

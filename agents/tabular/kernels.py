@@ -19,12 +19,13 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
+from tokenwalk.agents.runs.progress import EPISODE_WINDOW
 from tokenwalk.agents.tabular.config import Rule
 from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 
 Q_LEARNING, SARSA, EXPECTED_SARSA, DOUBLE_Q, SOFT_Q = range(5)  # in the order of the names in the config
 NO_EPISODE, IN_TABLES, IN_ENVIRONMENT = range(3)  # values of StepState.episode_in
-WINDOW = 100  # the last finished episodes, which the averages are taken over
+WINDOW = EPISODE_WINDOW  # a global of this file, as the compiled loop needs it
 NEVER = -math.inf  # log-probability of an action that is not available
 
 Function = TypeVar("Function", bound=Callable[..., Any])

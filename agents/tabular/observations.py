@@ -8,12 +8,9 @@ import gymnasium as gym
 import numpy as np
 
 from tokenwalk.envs.arrays import IntArray
+from tokenwalk.envs.checks import UnsupportedSpaceError
 
 DENSE_LIMIT = 1_000_000  # observations that get a state index each in advance
-
-
-class UnsupportedSpaceError(ValueError):
-    """A space that a tabular agent cannot take."""
 
 
 class ObservationIndex:

@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from tokenwalk.agents.runs.progress import OnMetrics
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.greedy import greedy_policy, soft_policy
 from tokenwalk.agents.tabular.kernels import (
@@ -45,7 +46,6 @@ from tokenwalk.envs.arrays import BoolArray, FloatArray, IntArray
 from tokenwalk.envs.checks import check_seed
 from tokenwalk.envs.tabular import TabularMDP
 
-OnProgress = Callable[[int, Mapping[str, float]], None]  # (steps of each run so far, tag -> value)
 CHUNK_SECONDS = 0.2  # of learning between two readings of the clock; Ctrl-C waits at most this long
 WALK_SECONDS = 0.001  # minimum share of one run in it; passing its arrays takes 1 % of that
 
@@ -142,7 +142,7 @@ class QLearning:
         mdp: TabularMDP,
         weights: Mapping[str, float],
         steps: int,
-        on_progress: OnProgress | None = None,
+        on_progress: OnMetrics | None = None,
         progress_every: float = 0.2,
     ) -> None:
         """Take ``steps`` more steps in each run, compiled, in the tables of ``mdp``; an open episode continues.
@@ -176,7 +176,7 @@ class QLearning:
         self,
         env: gym.Env[Any, Any] | Sequence[gym.Env[Any, Any]],
         steps: int,
-        on_progress: OnProgress | None = None,
+        on_progress: OnMetrics | None = None,
         progress_every: float = 0.2,
     ) -> None:
         """Take ``steps`` more steps in each run, in ``env`` (one for each run) with the agent's spaces.
@@ -210,7 +210,7 @@ class QLearning:
         self,
         steps: int,
         walk: Callable[[int, int], None],
-        on_progress: OnProgress | None,
+        on_progress: OnMetrics | None,
         progress_every: float,
     ) -> None:
         """Bring each run to the same step, in turn, in chunks of about CHUNK_SECONDS.

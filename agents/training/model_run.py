@@ -16,11 +16,10 @@ from tokenwalk.agents.backprop.fit import Training
 from tokenwalk.agents.problem.saved_models import MODEL_FILE
 from tokenwalk.agents.runs.checkpoint import before
 from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.runs.progress import OnProgress, Progress
 from tokenwalk.agents.runs.tracking import Tracker
-from tokenwalk.agents.training.progress import Progress
 
 Writer = Literal["reference", "mixed"]
-OnProgress = Callable[[Progress], None]
 
 
 class Saved(Protocol):

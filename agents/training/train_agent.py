@@ -18,8 +18,8 @@ from tokenwalk.agents.problem.problem import Problem, open_problem
 from tokenwalk.agents.problem.reopen import keep_sources, reopen_problem
 from tokenwalk.agents.problem.saved_models import MODELS
 from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.runs.progress import OnProgress, Progress
 from tokenwalk.agents.runs.tracking import Tracker
-from tokenwalk.agents.training.progress import OnProgress, Progress
 from tokenwalk.envs.checks import check_seed
 from tokenwalk.envs.rewards.source import SourceContractError
 

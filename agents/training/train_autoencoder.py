@@ -15,8 +15,9 @@ from tokenwalk.agents.backprop.fit import Training
 from tokenwalk.agents.backprop.reward_model import reference_completions
 from tokenwalk.agents.exact_tokens.completions import Completions
 from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.runs.progress import OnProgress
 from tokenwalk.agents.runs.tracking import Tracker
-from tokenwalk.agents.training.model_run import ModelRequest, ModelRun, OnProgress
+from tokenwalk.agents.training.model_run import ModelRequest, ModelRun
 from tokenwalk.envs.rewards.learned import LearnedSource
 from tokenwalk.envs.tasks import Task, find_task
 

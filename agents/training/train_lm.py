@@ -21,8 +21,9 @@ from tokenwalk.agents.exact_tokens.completions import (
 from tokenwalk.agents.exact_tokens.encode import read_rows
 from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
 from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.runs.progress import OnProgress
 from tokenwalk.agents.runs.tracking import Tracker
-from tokenwalk.agents.training.model_run import ModelRequest, ModelRun, OnProgress
+from tokenwalk.agents.training.model_run import ModelRequest, ModelRun
 from tokenwalk.envs.tasks import TEXT, Task, find_task
 from tokenwalk.envs.text_task import Tokens, text_task
 from tokenwalk.envs.token_model import TokenModel, compose

@@ -37,8 +37,9 @@ from tokenwalk.agents.exact_tokens.proxy_agreement import (
 from tokenwalk.agents.exact_tokens.token_policy import AutomatonPolicy, table_policy
 from tokenwalk.agents.problem.saved_models import MODEL_FILE, load_learned
 from tokenwalk.agents.runs.folder import RunFolder
+from tokenwalk.agents.runs.progress import OnProgress
 from tokenwalk.agents.runs.tracking import Tracker
-from tokenwalk.agents.training.model_run import ModelRequest, ModelRun, OnProgress
+from tokenwalk.agents.training.model_run import ModelRequest, ModelRun
 from tokenwalk.agents.training.train_autoencoder import expected_error
 from tokenwalk.envs.tasks import Task, find_task
 from tokenwalk.envs.token_model import TokenModel, compose

@@ -12,9 +12,9 @@ from tokenwalk.agents.learners.registry import find_agent
 from tokenwalk.agents.policy_gradient.config import Placement
 from tokenwalk.agents.problem.problem import open_problem
 from tokenwalk.agents.runs.processes import in_processes
+from tokenwalk.agents.runs.progress import completed
 from tokenwalk.agents.runs.tracking import read_metrics
 from tokenwalk.agents.training.model_run import ModelRequest
-from tokenwalk.agents.training.progress import completed
 from tokenwalk.agents.training.train_lm import read_source, train_lm_run
 
 SIZES = ((1, 16), (2, 32), (2, 64))  # layers, width

@@ -12,10 +12,10 @@ from tokenwalk.agents.exact.evaluation import evaluate
 from tokenwalk.agents.exact_tokens.token_evaluation import evaluate_tokens
 from tokenwalk.agents.learners.tabular import RowsPolicy
 from tokenwalk.agents.problem.problem import Problem, open_problem
+from tokenwalk.agents.runs.progress import completed
 from tokenwalk.agents.tabular.config import QLearningConfig
 from tokenwalk.agents.tabular.q_learning import QLearning
 from tokenwalk.agents.training.model_run import ModelRequest
-from tokenwalk.agents.training.progress import completed
 from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 
 RUNS = 16

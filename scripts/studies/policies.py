@@ -15,8 +15,8 @@ from tokenwalk.agents.exact_tokens.frontier import Fit, fit_best_of_n, fit_rl
 from tokenwalk.agents.learners.registry import find_agent
 from tokenwalk.agents.problem.problem import open_problem
 from tokenwalk.agents.runs.processes import in_processes
+from tokenwalk.agents.runs.progress import completed
 from tokenwalk.agents.training.model_run import ModelRequest
-from tokenwalk.agents.training.progress import completed
 from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 
 LIKED = 1.0  # the bias of Flattery's annotator: reward per word of praise, added to gold

@@ -162,8 +162,8 @@ def _is_finished(run: Path) -> bool:
 def _train_rewards(comparison: Comparison, folder: Path, on_stage: Callable[[str], Any]) -> None:
     """Train the learned rewards of the comparison that are not finished in ``folder``."""
     from tokenwalk.agents.backprop.configs import RewardModelConfig, TokenAutoencoderConfig, default_training
+    from tokenwalk.agents.runs.progress import completed
     from tokenwalk.agents.training.model_run import ModelRequest
-    from tokenwalk.agents.training.progress import completed
     from tokenwalk.agents.training.train_autoencoder import train_autoencoder_run
     from tokenwalk.agents.training.train_reward_model import train_reward_model_run
 

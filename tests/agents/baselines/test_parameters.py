@@ -15,8 +15,9 @@ import tokenwalk  # noqa: F401 - registers the ids
 from tokenwalk.agents.baselines.callbacks import Model
 from tokenwalk.agents.baselines.configs import AGENTS, A2CConfig, Config, DQNConfig, Features, PPOConfig
 from tokenwalk.agents.baselines.parameters import load, save
-from tokenwalk.agents.baselines.sb3 import UnsupportedSpaceError, build, make_vec_env, train
+from tokenwalk.agents.baselines.sb3 import build, make_vec_env, train
 from tokenwalk.agents.runs.checkpoint import DamagedFileError
+from tokenwalk.envs.checks import UnsupportedSpaceError
 
 CONFIGS: dict[str, Config] = {
     "ppo": PPOConfig(num_envs=4, rollout_steps=8),

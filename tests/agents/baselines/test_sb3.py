@@ -17,7 +17,6 @@ from tokenwalk.agents.baselines.as_policy import policy_table
 from tokenwalk.agents.baselines.callbacks import Model
 from tokenwalk.agents.baselines.configs import AGENTS, A2CConfig, Config, DQNConfig, PPOConfig, default_config
 from tokenwalk.agents.baselines.sb3 import (
-    UnsupportedSpaceError,
     agent_of,
     build,
     check_spaces,
@@ -27,6 +26,7 @@ from tokenwalk.agents.baselines.sb3 import (
 from tokenwalk.agents.baselines.vec_env import NativeVecEnv
 from tokenwalk.agents.exact.dynamic_programming import solve
 from tokenwalk.agents.exact.evaluation import evaluate, reference_policy
+from tokenwalk.envs.checks import UnsupportedSpaceError
 from tokenwalk.envs.tabular import tabular_mdp
 
 WALK = "tokenwalk/CounterWalk-v0"

@@ -1,4 +1,4 @@
-"""The expected gradient of each estimator, against the exact one; each line of the table in FORMULAS is one test here."""
+"""The expected gradient of each estimator, against the exact one: each line of the KL table is one test here."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tokenwalk.agents.tabular.config import BACKUPS, QLearningConfig
-from tokenwalk.agents.tabular.observations import ObservationIndex, UnsupportedSpaceError
+from tokenwalk.agents.tabular.observations import ObservationIndex
 from tokenwalk.agents.tabular.q_learning import QLearning
+from tokenwalk.envs.checks import UnsupportedSpaceError
 from tokenwalk.envs.tabular import TabularMDP, tabular_mdp
 
 WEIGHTS = {"train": 1.0, "bonus": 0.5}

@@ -9,9 +9,10 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from tokenwalk.agents.tabular.config import QLearningConfig
-from tokenwalk.agents.tabular.observations import DENSE_LIMIT, UnsupportedSpaceError, check_actions, index_of
+from tokenwalk.agents.tabular.observations import DENSE_LIMIT, check_actions, index_of
 from tokenwalk.agents.tabular.q_learning import QLearning
 from tokenwalk.agents.tabular.saving import load_agent, save_agent
+from tokenwalk.envs.checks import UnsupportedSpaceError
 
 TAXI = "Taxi-v4" if "Taxi-v4" in gym.registry else "Taxi-v3"
 SPACES: list[tuple[gym.Space[Any], list[Any]]] = [

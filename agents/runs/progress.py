@@ -1,8 +1,10 @@
-"""What a training reports while it goes on. Loads nothing heavy."""
+"""What a training reports while it goes on, for every kind of learner. Loads nothing heavy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+EPISODE_WINDOW = 100  # finished episodes that a rollout figure is the mean of, as many as for SB3's own
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Progress:
     optimal_return: float | None
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]  # of a whole training: what a person watches
+OnMetrics = Callable[[int, Mapping[str, float]], Any]  # of a learner: (steps or updates so far, tag -> value)
 
 
 def completed(summary: dict[str, Any]) -> dict[str, Any]:

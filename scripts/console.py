@@ -28,7 +28,7 @@ EnvArgs = Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(metavar=
 
 
 class ProgressReport(Protocol):
-    """The progress of a training, as ``training.progress.Progress`` reports it; a bar need not import that."""
+    """The progress of a training, as ``runs.progress.Progress`` reports it; a bar need not import that."""
 
     @property
     def step(self) -> int:

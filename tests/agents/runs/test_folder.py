@@ -58,3 +58,8 @@ def test_opening_something_else_than_a_run_is_refused_with_the_reason(tmp_path: 
         DamagedFileError, match=rf"has format {FORMAT + 1}, this version reads 1 and {FORMAT}"
     ):
         RunFolder.open(tmp_path)
+
+
+def test_a_run_of_the_first_format_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "format": 1}))
+    assert RunFolder.open(tmp_path).config["agent"] == CONFIG["agent"]

@@ -44,7 +44,8 @@ def rloo_advantage(returns: torch.Tensor, generated: torch.Tensor) -> torch.Tens
 def grpo_advantage(rewards: torch.Tensor, epsilon: float = 1e-4) -> torch.Tensor:
     """Return A_i = (r_i - mean) / (std + epsilon) within each group, [N, G]; exactly 0 in a dead group.
 
-    Not parallel to the true gradient: for rewards of 0 and 1 with success probability p it ascends 2 arcsin sqrt(p).
+    Not parallel to the true gradient in general: for rewards of 0 and 1 with success probability p it is scaled by a factor
+    that depends on p from groups of 4 on, and ascends 2 arcsin sqrt(p) in the limit of large groups and epsilon -> 0.
     Source: Shao et al. 2024, "DeepSeekMath" (GRPO).
     """
     centered = dr_grpo_advantage(rewards)  # [N, G]

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# One line for each command; {NAME=...} writes a file first. Later lines read the run folders of earlier ones.
+# One line for each command. Later lines read the run folders of earlier ones.
 COMMANDS = """
 envs
 solve CounterWalk --discount 0.9 --kl-coef 0.5

@@ -36,7 +36,7 @@ def goodhart_report(
     problem = open_problem(env, env_args)
     if problem.tokens is None or not (reward or "proxy" in problem.tokens.task.sources):
         raise ValueError(
-            f"{problem.env_id} has no proxy reward to optimise: Flattery and LengthBias have one, and on a token task "
+            f"{problem.env_id} has no proxy reward to optimize: Flattery and LengthBias have one, and on a token task "
             "--reward names another"
         )
     problem = open_problem(env, env_args, reward=reward or ["proxy"])
